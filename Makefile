@@ -1,0 +1,52 @@
+# Two targets do everything on a fresh Debian machine with Go, git and gcc:
+#   make demo   build, back up a folder, mount it, copy it out, compare
+#   make test   every test, the race detector where goroutines share things
+SHELL   := /bin/sh
+GO      ?= go
+BIN     := .bin
+# go-sqlite3's own switches: refuse writes to its internals, no extensions.
+TAGS    := sqlite_omit_load_extension
+export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0
+RACE    := ./backup/... ./fs/... ./remote/...
+FUZZTIME ?= 10s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build demo test race lint bench fuzz soak tools clean
+
+build:
+	@mkdir -p $(BIN)
+	$(GO) build -tags $(TAGS) -trimpath -o $(BIN)/vaultik ./cmd/vaultik
+
+# tools installs the programs that demo and the tests run, and says which.
+tools:
+	@integration/install.sh
+
+demo: tools build
+	@integration/demo.sh $(BIN)/vaultik
+
+test: tools lint
+	$(GO) test -tags $(TAGS) -timeout 20m ./...
+	$(MAKE) --no-print-directory race
+
+race:
+	$(GO) test -tags $(TAGS) -race -short -timeout 20m $(RACE)
+
+lint:
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) run $(STATICCHECK) -tags $(TAGS) ./...
+	@if command -v shellcheck >/dev/null; then shellcheck -s sh docs/recover.sh integration/*.sh; fi
+
+bench:
+	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
+
+# fuzz runs every fuzz target for FUZZTIME each.
+fuzz:
+	@for pkg in $$($(GO) list -tags $(TAGS) ./...); do \
+	  for f in $$($(GO) test -tags $(TAGS) -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "fuzz $$pkg $$f"; \
+	    $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; done
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,215 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/seal"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrCloned: the store holds something under this writer's next seq that
+	// this index did not write.
+	ErrCloned = errors.New("another copy of this writer's index is in use, or this one is an old copy")
+	// ErrStoreLost: the store has no trace of the index's newest run.
+	ErrStoreLost = errors.New("the store has lost this writer's newest snapshot")
+	// ErrNoRoots: none of the set's paths exists.
+	ErrNoRoots = errors.New("none of the set's paths could be read")
+)
+
+// Config wires a backup. All fields but Report are needed.
+type Config struct {
+	Store      remote.Store
+	Index      *metastore.Index
+	Source     Source
+	Writer     string
+	Hostname   string
+	Version    string // of vaultik, and the git revision it was built from
+	Revision   string
+	Recipients []string // age recipients; every one can read the snapshot
+	Signer     remote.SigningKey
+	Chunking   metastore.Chunking
+	Level      seal.Level
+	BlobSize   int64            // ciphertext bytes at which a blob is closed
+	Now        func() time.Time // the clock
+	Report     func(Event)      // called from several goroutines; may be nil
+}
+
+// Set is a named list of paths to back up.
+type Set struct {
+	Name  string
+	Roots []string // absolute paths
+	Rules Rules
+	Tags  []string
+}
+
+// Result says what a run did. Its snapshot is in the store.
+type Result struct {
+	Snapshot   string
+	Set        string
+	Seq        remote.Seq
+	Manifest   remote.Hash
+	Entries    int64 // entries in the snapshot: files, folders, links, …
+	Bytes      int64 // content bytes of its regular files
+	Changed    int64 // entries recorded anew or in a new version
+	Removed    int64 // entries gone since the set's last run
+	Read       int64 // content bytes read
+	NewBytes   int64 // plaintext bytes of chunks that were not stored before
+	Stored     int64 // ciphertext bytes of the blobs uploaded
+	Metadata   int64 // bytes of the dump and lists uploaded
+	Blobs      int   // number of blobs uploaded
+	Problems   []Problem
+	Started    time.Time
+	Finished   time.Time
+	Unverified bool // the credentials could not list or look at objects, so nothing was compared after upload
+}
+
+// Incomplete reports whether some of what the set names is not in the
+// snapshot, or only in a state that may be inconsistent.
+func (r *Result) Incomplete() bool {
+	for _, p := range r.Problems {
+		if p.Kind == Unreadable || p.Kind == Lost {
+			return true
+		}
+	}
+	return false
+}
+
+// Run backs up one set and commits its snapshot:
+//
+//	settle    finish or undo what an earlier run left behind
+//	scan      walk the roots, find what changed since the set's last run
+//	read      read, cut into chunks, hash               (one worker a core)
+//	pack      drop chunks already stored, fill frames, record files
+//	compress  one zstd frame at a time                  (one worker a core)
+//	seal      encrypt frames into blobs
+//	upload    put blobs, record them in the index       (several at once)
+//	commit    compare with the store, dump, sign, put the manifest
+//
+// The stages run at once, joined by channels whose content is bounded in
+// bytes. Scan decides an order, by folder and name, and everything behind it
+// keeps that order, so that a reader who walks the tree reads along the blobs.
+//
+// If Run fails there is no snapshot; what was uploaded is kept and the next
+// run need not send it again. Problems with single files never make it fail.
+func Run(ctx context.Context, c Config, s Set) (*Result, error) {
+	recipients, err := seal.ParseRecipients(c.Recipients)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{Config: c, set: s, recipients: recipients, result: Result{Set: s.Name, Started: c.Now()}}
+	if w.Report == nil {
+		w.Report = func(Event) {}
+	}
+	if w.matcher, err = Compile(s.Rules, s.Roots); err != nil {
+		return nil, err
+	}
+	if err := w.settle(ctx); err != nil {
+		return nil, err
+	}
+	if w.snapshot, err = w.snapshotID(ctx); err != nil {
+		return nil, err
+	}
+	w.run, err = c.Index.Begin(ctx, metastore.RunInfo{
+		Set: s.Name, SnapshotID: w.snapshot,
+		Started: metastore.TimeOf(w.result.Started), Recipients: seal.RecipientSet(c.Recipients),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("begin a run in the index: %w", err)
+	}
+	if err := w.work(ctx); err != nil {
+		// Undo with a context of its own: ctx may be the reason we are here.
+		return nil, errors.Join(err, w.run.Rollback(context.WithoutCancel(ctx)))
+	}
+	if err := w.publish(ctx); err != nil {
+		return nil, err
+	}
+	return &w.result, nil
+}
+
+// work does all that can be undone: everything before the intent is stored.
+func (w *writer) work(ctx context.Context) error {
+	if err := w.pipeline(ctx, w.scan); err != nil {
+		return err
+	}
+	if err := w.heal(ctx); err != nil {
+		return err
+	}
+	return w.commit(ctx)
+}
+
+// writer is one run at work.
+type writer struct {
+	Config
+	set        Set
+	recipients []age.Recipient
+	matcher    *Matcher
+	run        *metastore.Run
+	snapshot   string
+	result     Result
+	tally      tally
+	buffers    buffers
+	transit    transit
+	intent     intent
+}
+
+// pipeline runs the stages between scan and upload until all that produce
+// emits has been recorded and uploaded.
+func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *queue) error) error {
+	cores := runtime.GOMAXPROCS(0)
+	g, ctx := errgroup.WithContext(ctx)
+	var (
+		jobs   = newQueue(ctx)
+		packed = newFrames(cores)
+		blobs  = make(chan *sealedBlob)
+	)
+	g.Go(func() error { defer jobs.close(); return produce(ctx, jobs) })
+	for range cores {
+		g.Go(func() error { return w.read(ctx, jobs) })
+		g.Go(func() error { return w.compress(ctx, packed) })
+	}
+	g.Go(func() error { defer packed.close(); return w.pack(ctx, jobs, packed) })
+	g.Go(func() error { defer close(blobs); return w.seal(ctx, packed, blobs) })
+	for range uploads {
+		g.Go(func() error { return w.upload(ctx, blobs) })
+	}
+	return g.Wait()
+}
+
+// uploads is how many blobs are put at once. Each holds a blob's worth of
+// memory; two keep a link busy while the next blob fills.
+const uploads = 2
+
+// send puts v into ch unless ctx ends first.
+func send[T any](ctx context.Context, ch chan<- T, v T) error {
+	select {
+	case ch <- v:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// receive takes from ch; io.EOF when it is closed and empty.
+func receive[T any](ctx context.Context, ch <-chan T) (T, error) {
+	var none T
+	select {
+	case v, ok := <-ch:
+		if !ok {
+			return none, io.EOF
+		}
+		return v, nil
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}

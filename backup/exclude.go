@@ -1,0 +1,257 @@
+package backup
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"git.eeqj.de/sneak/vaultik/backup/gitignore"
+	"git.eeqj.de/sneak/vaultik/metastore"
+)
+
+// Rules say what of a set's paths is left out. The paths themselves are never
+// left out by a pattern.
+//
+// A pattern decides about an entry and everything below it. Of several that
+// match, the last one decides, so "!" takes back, but not below a folder that
+// is left out. Which paths a pattern is held against depends on its slashes:
+//
+//	*.o  .cache/         none, or at the end only: every name below every path
+//	doc/*.txt  **/x/y    inside: relative to each of the set's paths
+//	/home/ann/.cache     in front, and leading into one of the set's paths:
+//	/home/*/.cache       a path from "/" (for a set of /home or /home/ann)
+//	/.cache              in front, but leading into none of them: relative to
+//	                     each, as at the top of a gitignore file
+//
+// "Leading into" asks for a first name that is spelled out, and for as many
+// names that fit as the set's path has.
+type Rules struct {
+	Patterns      []string // gitignore syntax, see package gitignore
+	OneFileSystem bool     // keep mount points below a path as empty places
+	CacheDirs     bool     // leave out what is in folders marked with a CACHEDIR.TAG
+	IfPresent     []string // leave out what is in folders that hold an entry of such a name
+	LargerThan    int64    // leave out regular files of more bytes; 0: none
+	Always        []string // absolute folders that are kept as empty places: store, state, cache
+}
+
+// Matcher is Rules compiled. It is immutable and safe for concurrent use.
+type Matcher struct {
+	rules    Rules
+	patterns []pattern
+}
+
+type pattern struct {
+	gitignore.Pattern
+	fromTop bool // held against the path from "/"
+}
+
+// Compile checks and compiles rules for a set with these absolute paths.
+func Compile(r Rules, roots []string) (*Matcher, error) {
+	m := &Matcher{rules: r}
+	var problems []error
+	for _, line := range r.Patterns {
+		p, err := gitignore.Parse(line)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("exclude %w", err))
+			continue
+		}
+		fromTop := p.Rooted() && slices.ContainsFunc(roots, func(root string) bool {
+			return p.LeadsInto(strings.TrimPrefix(path.Clean(root), "/"))
+		})
+		m.patterns = append(m.patterns, pattern{p, fromTop})
+	}
+	for _, folder := range r.Always {
+		if !path.IsAbs(folder) || path.Clean(folder) != folder {
+			problems = append(problems, fmt.Errorf("folder to leave out %q is not a clean absolute path", folder))
+		}
+	}
+	for _, name := range r.IfPresent {
+		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+			problems = append(problems, fmt.Errorf("marker to look for %q is not a file name", name))
+		}
+	}
+	if r.LargerThan < 0 {
+		problems = append(problems, fmt.Errorf("size limit %d is below zero", r.LargerThan))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Path reports whether a pattern leaves out rel, a path below one of the set's
+// paths, or a folder above it. rel is "" for the set's path itself.
+func (m *Matcher) Path(root, rel string, dir bool) bool {
+	folder, name := path.Split(rel)
+	if name == "" {
+		return false
+	}
+	folder = strings.TrimSuffix(folder, "/")
+	return m.Path(root, folder, true) || m.Directory(root, folder).matches(name, dir)
+}
+
+// Directory prepares to decide about the entries of one folder: rel is its
+// path below root, "" if it is root itself. Patterns from "/" see root spelled
+// as it is given here, so give it as the set does.
+func (m *Matcher) Directory(root, rel string) *Directory {
+	root = strings.Trim(root, "/")
+	d := &Directory{matcher: m, path: []byte(root)}
+	if root != "" {
+		d.path = append(d.path, '/')
+	}
+	d.root = len(d.path)
+	if rel != "" {
+		d.path = append(append(d.path, rel...), '/')
+	}
+	return d
+}
+
+// Directory decides about the entries of one folder. It is used by one
+// goroutine at a time.
+type Directory struct {
+	matcher *Matcher
+	path    []byte // from "/" to the folder, and room for a name
+	root    int    // where the part below the set's path begins
+}
+
+// Excludes reports whether the snapshot is to be without this entry.
+func (d *Directory) Excludes(e Entry) bool {
+	limit := d.matcher.rules.LargerThan
+	if limit > 0 && e.Type == metastore.Regular && e.Size > limit {
+		return true
+	}
+	return d.matches(e.Name, e.Type == metastore.Directory)
+}
+
+func (d *Directory) matches(name string, dir bool) bool {
+	full := "" // made when the first pattern asks for it
+	for i := len(d.matcher.patterns) - 1; i >= 0; i-- {
+		p := &d.matcher.patterns[i]
+		subject := name
+		if !p.OnName() {
+			if full == "" {
+				buf := append(d.path, name...)
+				full, d.path = string(buf), buf[:len(d.path)] // keeps what room it got
+			}
+			if subject = full; !p.fromTop {
+				subject = full[d.root:]
+			}
+		}
+		if p.Match(subject, dir) {
+			return !p.Negated()
+		}
+	}
+	return false
+}
+
+// Boundary decides whether to look into an entry at all. It is asked about
+// every folder, and about other entries whose device is not their folder's
+// (files can be mounted, too). where is the entry's absolute path, v the
+// volume it is on and dev the device of the set's path it is below. Anything
+// but StateComplete means: record the entry with that state, as an empty
+// place.
+//
+// Another device is not enough to call a file another file system, because
+// overlayfs shows devices of its own; a folder on another device is one, and
+// that goes for btrfs subvolumes as it does for find -xdev.
+func (m *Matcher) Boundary(where string, e Entry, v Volume, dev uint64) metastore.State {
+	for _, folder := range m.rules.Always {
+		if below, ok := strings.CutPrefix(where, folder); ok && (below == "" || below[0] == '/' || folder == "/") {
+			return metastore.StateExcluded
+		}
+	}
+	if slices.Contains(pseudo, v.FSType) {
+		return metastore.StateExcluded
+	}
+	if m.rules.OneFileSystem && e.Dev != dev && (e.Type == metastore.Directory || v.Root == where) {
+		return metastore.StateOtherFS
+	}
+	return metastore.StateComplete
+}
+
+// pseudo lists the file systems that hold nobody's data but the kernel's, and
+// those that only show what is stored elsewhere. Sorted.
+var pseudo = []string{
+	"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
+	"fuse.gvfsd-fuse", "fuse.lxcfs", "fuse.portal", "fuse.vaultik", "fusectl", "hugetlbfs", "mqueue", "nfsd", "nsfs", "proc",
+	"pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs",
+}
+
+// cacheTagName and cacheTag are from the Cache Directory Tagging
+// Specification, bford.info/cachedir.
+const (
+	cacheTagName = "CACHEDIR.TAG"
+	cacheTag     = "Signature: 8a477f597d28d172789f06886806bc55"
+)
+
+// Marked decides by a folder's entries, sorted by name, whether its content is
+// left out: StateCacheDir or StateExcluded if so, else StateComplete. read
+// returns at least the first 43 bytes of a regular file, or all it has. A tag
+// that cannot be read leaves nothing out.
+func (m *Matcher) Marked(entries []Entry, read func(Entry) ([]byte, error)) metastore.State {
+	find := func(name string) (Entry, bool) {
+		i, ok := slices.BinarySearchFunc(entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
+		if !ok {
+			return Entry{}, false
+		}
+		return entries[i], true
+	}
+	for _, name := range m.rules.IfPresent {
+		if _, ok := find(name); ok {
+			return metastore.StateExcluded
+		}
+	}
+	if !m.rules.CacheDirs {
+		return metastore.StateComplete
+	}
+	tag, ok := find(cacheTagName)
+	if !ok || tag.Type != metastore.Regular {
+		return metastore.StateComplete
+	}
+	if content, err := read(tag); err != nil || !bytes.HasPrefix(content, []byte(cacheTag)) {
+		return metastore.StateComplete
+	}
+	return metastore.StateCacheDir
+}
+
+// Marker reports whether an entry of that name is what marks a folder. It is
+// kept, so that a restored folder is still marked.
+func (m *Matcher) Marker(name string) bool {
+	return m.rules.CacheDirs && name == cacheTagName || slices.Contains(m.rules.IfPresent, name)
+}
+
+// ReadExcludeFile reads a file of patterns, one a line, as git reads a
+// gitignore file: empty lines and lines that begin with # are skipped, a
+// carriage return before the line's end and a byte order mark are dropped. The
+// patterns are checked; errors name the line.
+func ReadExcludeFile(r io.Reader) ([]string, error) {
+	const longest = 64 << 10
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, longest)
+	var patterns []string
+	n := 1
+	for ; lines.Scan(); n++ {
+		line := lines.Text()
+		if n == 1 {
+			line = strings.TrimPrefix(line, "\ufeff")
+		}
+		if strings.HasPrefix(line, "#") || strings.Trim(line, " ") == "" {
+			continue
+		}
+		if _, err := gitignore.Parse(line); err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		patterns = append(patterns, line)
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("line %d is longer than %d bytes", n, longest)
+	} else if err != nil {
+		return nil, fmt.Errorf("after line %d: %w", n-1, err)
+	}
+	return patterns, nil
+}

@@ -1,0 +1,80 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+)
+
+// volume is a mounted volume and its row in the index.
+type volume struct {
+	id int64
+	Volume
+}
+
+// volume finds the volume that dev is, which was met at where.
+func (s *scanner) volume(ctx context.Context, dev uint64, where string) (volume, error) {
+	if v, ok := s.volumes[dev]; ok {
+		return v, nil
+	}
+	v, err := s.Source.Volume(ctx, dev, where)
+	if err != nil {
+		return volume{}, fmt.Errorf("find the volume of %q: %w", where, err)
+	}
+	root := v.Root
+	id, err := s.run.Volume(ctx, v.FSType, v.FSID, root)
+	for err == nil && s.taken(id) {
+		// Two devices that claim to be one, as copies of a disk image do:
+		// keep their inodes apart by where they were met.
+		root += "\x00" + where
+		id, err = s.run.Volume(ctx, v.FSType, v.FSID, root)
+	}
+	if err != nil {
+		return volume{}, err
+	}
+	s.volumes[dev] = volume{id, v}
+	return s.volumes[dev], nil
+}
+
+func (s *scanner) taken(id int64) bool {
+	for _, v := range s.volumes {
+		if v.id == id {
+			return true
+		}
+	}
+	return false
+}
+
+// groupKey names an inode among the hard links of a run.
+type groupKey struct {
+	volume int64
+	inode  uint64
+}
+
+type groupCount struct {
+	*linkGroup
+	left uint32 // links not met yet
+}
+
+// link puts a regular file with several links into its group, so that its
+// content is read once.
+func (s *scanner) link(j *job) {
+	e := &j.entry
+	if e.Type != metastore.Regular || e.Nlink < 2 {
+		return
+	}
+	key := groupKey{j.volume, e.Inode}
+	g := s.groups[key]
+	if g == nil {
+		g = &groupCount{&linkGroup{done: make(chan struct{})}, e.Nlink}
+		s.groups[key] = g
+		j.leads = true
+	} else {
+		j.shared = true
+	}
+	j.group = g.linkGroup
+	if g.left--; g.left == 0 {
+		delete(s.groups, key) // all were met: nobody else will ask
+	}
+}

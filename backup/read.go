@@ -1,0 +1,283 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"syscall"
+	"time"
+
+	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
+	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc" // registers the algorithm that Chunking names
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+// attempts is how often a file that changes while it is read is read before
+// it is stored as last seen.
+const attempts = 3
+
+// errVanished: the entry went away between listing and reading.
+var errVanished = errors.New("vanished")
+
+// errChanging: the file did not hold still.
+var errChanging = errors.New("changed while it was read")
+
+// read is one reader: it takes jobs and reads their metadata and content.
+func (w *writer) read(ctx context.Context, q *queue) error {
+	r := &reader{writer: w, queue: q}
+	for {
+		j, err := receive(ctx, q.reading)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		j.started = w.Now()
+		j.err = r.entry(ctx, j)
+		if j.leads {
+			j.group.finish(j.err == nil)
+		}
+		closeErr := j.dir.Close()
+		close(j.pieces)
+		if err := errors.Join(ctx.Err(), closeErr); err != nil {
+			return err
+		}
+	}
+}
+
+// reader holds what one read worker reuses from file to file.
+type reader struct {
+	*writer
+	queue   *queue
+	window  []byte // the chunker's window, two maximal chunks long
+	chunker *chunkers.Chunker
+}
+
+// entry fills in j.file and sends j's content as pieces.
+func (r *reader) entry(ctx context.Context, j *job) error {
+	if j.entry.Err != nil {
+		j.file = metastore.File{Role: j.role}
+		return j.entry.Err
+	}
+	for range attempts {
+		err := r.once(ctx, j)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errVanished
+		}
+		if !errors.Is(err, ErrSwapped) || j.entry.Name == "" {
+			return err
+		}
+		// A new file was renamed over the one that was listed, as editors
+		// and log rotation do: look again.
+		again, err := j.dir.Entry(ctx, j.entry.Name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errVanished
+		}
+		if err != nil {
+			return err
+		}
+		if again.Type != j.entry.Type || again.Dev != j.entry.Dev {
+			return errVanished // another kind of thing now: the next run's business
+		}
+		j.entry = again
+	}
+	return errVanished
+}
+
+func (r *reader) once(ctx context.Context, j *job) error {
+	e := j.entry
+	j.file = metastore.File{Stat: e.Stat, Role: j.role, State: j.state, Volume: j.volume}
+	meta, err := j.dir.Meta(ctx, e)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
+		return err
+	}
+	j.partial = err // an attribute that cannot be read must not cost the content
+	j.file.User, j.file.Group = meta.User, meta.Group
+	j.file.Xattrs, j.file.Target, j.file.Flags = meta.Xattrs, meta.Target, meta.Flags
+	if e.Type != metastore.Regular || j.gap != nil {
+		return nil
+	}
+	if j.shared {
+		select {
+		case <-j.group.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if j.group.ok {
+			return nil
+		}
+		j.shared = false
+	}
+	f, err := j.dir.Open(ctx, e)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // opened for reading: nothing to lose
+	return r.content(ctx, j, f)
+}
+
+// content reads f until it holds still, at most attempts times.
+func (r *reader) content(ctx context.Context, j *job, f File) error {
+	for n := range attempts {
+		before, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			if err := send(ctx, j.pieces, piece{restart: true}); err != nil {
+				return err
+			}
+		}
+		size, err := r.extents(ctx, j, f, before.Size)
+		if err != nil {
+			return err
+		}
+		after, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		j.file.Stat = after
+		j.file.Size = size
+		if unchanged(before, after) && size == after.Size {
+			return nil
+		}
+	}
+	return errChanging
+}
+
+// unchanged compares what tells one version of a file from the next.
+func unchanged(a, b metastore.Stat) bool {
+	return a.Type == b.Type && a.Size == b.Size && a.MTime == b.MTime && a.CTime == b.CTime && a.Inode == b.Inode
+}
+
+// extents sends the content of f up to size as pieces that tile it, and
+// returns how long it turned out to be.
+func (r *reader) extents(ctx context.Context, j *job, f File, size int64) (int64, error) {
+	var off int64
+	for off < size {
+		start, end, err := f.NextData(off)
+		if errors.Is(err, io.EOF) || (err == nil && start >= size) {
+			start, end, err = size, size, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if start > off {
+			if err := send(ctx, j.pieces, piece{offset: off, length: start - off, hole: true}); err != nil {
+				return 0, err
+			}
+			off = start
+		}
+		end = min(end, size)
+		n, err := r.data(ctx, j, f, off, end)
+		if err != nil {
+			return 0, err
+		}
+		if off += n; off < end {
+			return off, nil // it shrank
+		}
+	}
+	return off, nil
+}
+
+// data cuts [off, end) of f into chunks and sends them.
+func (r *reader) data(ctx context.Context, j *job, f File, off, end int64) (int64, error) {
+	if end-off <= int64(r.Chunking.Min) {
+		return r.small(ctx, j, f, off, end)
+	}
+	src := io.NewSectionReader(f, off, end-off)
+	if err := r.startChunker(src); err != nil {
+		return 0, err
+	}
+	var done int64
+	for {
+		chunk, err := r.chunker.Next()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return done, err
+		}
+		if len(chunk) > 0 {
+			n := int64(len(chunk))
+			if err := r.queue.take(ctx, j, n); err != nil {
+				return done, err
+			}
+			data := append(r.buffers.get(len(chunk)), chunk...)
+			if err := r.send(ctx, j, off+done, data); err != nil {
+				return done, err
+			}
+			done += n
+		}
+		if err != nil {
+			return done, nil
+		}
+	}
+}
+
+// small reads what is one chunk by its size alone.
+func (r *reader) small(ctx context.Context, j *job, f File, off, end int64) (int64, error) {
+	n := end - off
+	if err := r.queue.take(ctx, j, n); err != nil {
+		return 0, err
+	}
+	data := r.buffers.get(int(n))[:n]
+	got, err := f.ReadAt(data, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.queue.give(n)
+		r.buffers.put(data)
+		return 0, err
+	}
+	r.queue.give(n - int64(got))
+	if got == 0 {
+		r.buffers.put(data)
+		return 0, nil
+	}
+	return int64(got), r.send(ctx, j, off, data[:got])
+}
+
+// send hashes a chunk and passes it on.
+func (r *reader) send(ctx context.Context, j *job, off int64, data []byte) error {
+	r.tally.read.Add(int64(len(data)))
+	return send(ctx, j.pieces, piece{offset: off, length: int64(len(data)), hash: remote.Sum(data), data: data})
+}
+
+func (r *reader) startChunker(src io.Reader) error {
+	if r.chunker != nil {
+		r.chunker.Reset(src)
+		return nil
+	}
+	c := r.Chunking
+	r.window = make([]byte, 2*c.Max)
+	var err error
+	r.chunker, err = chunkers.NewChunkerBuffer(c.Algorithm, src, &chunkers.ChunkerOpts{
+		MinSize: c.Min, NormalSize: c.Avg, MaxSize: c.Max, Key: c.Secret,
+	}, r.window)
+	if err != nil {
+		return fmt.Errorf("chunker %q (%d/%d/%d bytes): %w", c.Algorithm, c.Min, c.Avg, c.Max, err)
+	}
+	return nil
+}
+
+// within reports whether t lies so close to the reading at now that a later
+// edit could carry the same time stamp: clocks of file systems tick as
+// coarsely as 2 s (FAT).
+func within(t metastore.Time, now time.Time) bool {
+	d := t.Time().Sub(now)
+	return -2*time.Second <= d && d <= 2*time.Second
+}
+
+func (g *linkGroup) finish(ok bool) {
+	g.ok = ok
+	close(g.done)
+}
+
+// errno is the system's reason for err, EIO if it gives none.
+func errno(err error) int {
+	if n := syscall.Errno(0); errors.As(err, &n) {
+		return int(n)
+	}
+	return int(syscall.EIO)
+}

@@ -1,0 +1,360 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+)
+
+// scanner walks the set's roots and sends on what has to be recorded.
+type scanner struct {
+	*writer
+	out     *queue
+	volumes map[uint64]volume // by Dev
+	groups  map[groupKey]*groupCount
+	found   bool // at least one root is there
+}
+
+func newScanner(w *writer, out *queue) *scanner {
+	return &scanner{writer: w, out: out, volumes: map[uint64]volume{}, groups: map[groupKey]*groupCount{}}
+}
+
+// folder is a directory being scanned.
+type folder struct {
+	dir    Dir
+	entry  Entry
+	path   int64 // path id
+	parent int64
+	where  string
+	role   metastore.Role
+	state  metastore.State
+	gap    error
+	isNew  bool
+	place  *place // of roots in it, nil if there are none
+	root   root   // the one it is in
+}
+
+// root is one of the set's paths.
+type root struct {
+	where   string // as people read it
+	spelled string // as the set spells it
+	dev     uint64
+}
+
+// child is an entry of a folder that belongs to the snapshot.
+type child struct {
+	entry   Entry
+	place   *place
+	role    metastore.Role
+	state   metastore.State
+	version *metastore.Version // open so far, nil if none
+	same    bool               // looks as it did then
+}
+
+// scan is the first stage: it emits a job for every entry that may have
+// changed since the set's last run. Entries of a folder come in byte order of
+// their names, folders last and one after the other, so that everything below
+// one folder lies together in the blobs.
+func (w *writer) scan(ctx context.Context, out *queue) error {
+	s := newScanner(w, out)
+	top, err := w.place(ctx)
+	if err != nil {
+		return err
+	}
+	entry, dir, err := w.Source.Root(ctx)
+	if err != nil {
+		return fmt.Errorf("open /: %w", err)
+	}
+	defer dir.Close()
+	at, err := w.run.Directory(ctx, 0, "")
+	if err != nil {
+		return err
+	}
+	f := folder{dir: dir, entry: entry, path: at.Path, where: "/", role: metastore.RoleParent, state: metastore.StateComplete, place: top}
+	if top.root {
+		s.found = true
+		f.role, f.root = metastore.RoleRoot, root{"/", "/", entry.Dev}
+		return s.folder(ctx, f, at)
+	}
+	if err := s.parents(ctx, f, top); err != nil {
+		return err
+	}
+	if !s.found {
+		return fmt.Errorf("set %q: %w", w.set.Name, ErrNoRoots)
+	}
+	return nil
+}
+
+// folder scans a directory and everything below it.
+func (s *scanner) folder(ctx context.Context, f folder, last metastore.DirectoryMark) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.progress(f.where)
+	var children []child
+	if f.state == metastore.StateComplete {
+		var err error
+		if children, err = s.list(ctx, &f); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			f.gap = err
+		}
+	}
+	mark := markOf(f.state, children)
+	settled := f.gap == nil && last.Marked && last.Mark == mark
+	if f.isNew || !settled {
+		if err := s.entry(ctx, f.self()); err != nil {
+			return err
+		}
+	}
+	if f.gap != nil {
+		return s.end(ctx, f, nil)
+	}
+	if !settled {
+		if err := s.compare(ctx, f, children); err != nil {
+			return err
+		}
+		for i := range children {
+			c := &children[i]
+			if c.entry.Type == metastore.Directory || c.same {
+				continue
+			}
+			if err := s.other(ctx, f, *c); err != nil {
+				return err
+			}
+		}
+		if err := s.end(ctx, f, &mark); err != nil {
+			return err
+		}
+	}
+	for i := range children {
+		c := &children[i]
+		if c.entry.Type != metastore.Directory {
+			continue
+		}
+		c.same = c.same || settled
+		if err := s.descend(ctx, f, *c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list reads a folder and applies the set's rules. If they leave out what is
+// in the folder, its state says so and only the marker that says so is kept.
+func (s *scanner) list(ctx context.Context, f *folder) ([]child, error) {
+	entries, err := f.dir.Entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.state = s.matcher.Marked(entries, func(e Entry) ([]byte, error) { return head(ctx, f.dir, e) })
+	rules := s.matcher.Directory(f.root.spelled, strings.Trim(strings.TrimPrefix(f.where, f.root.where), "/"))
+	children := make([]child, 0, len(entries))
+	for _, e := range entries {
+		c := child{entry: e, place: f.place.in(e.Name), role: metastore.RoleInside, state: metastore.StateComplete}
+		out := rules.Excludes(e) || (f.state != metastore.StateComplete && !s.matcher.Marker(e.Name))
+		switch {
+		case c.place != nil && c.place.root:
+			c.role = metastore.RoleRoot // whatever the rules say: the set names it
+		case c.place != nil && out:
+			c.role = metastore.RoleParent // left out but for the way down
+		case out:
+			continue
+		case e.Err == nil && (e.Type == metastore.Directory || e.Dev != f.entry.Dev):
+			where := path.Join(f.where, e.Name)
+			v, err := s.volume(ctx, e.Dev, where)
+			if err != nil {
+				c.entry = Entry{Name: e.Name, Err: err}
+				break
+			}
+			if c.state = s.matcher.Boundary(where, e, v.Volume, f.root.dev); c.state != metastore.StateComplete && c.place != nil {
+				c.role, c.state = metastore.RoleParent, metastore.StateComplete
+			}
+		}
+		children = append(children, c)
+	}
+	return children, nil
+}
+
+// head reads the beginning of a file.
+func head(ctx context.Context, dir Dir, e Entry) ([]byte, error) {
+	f, err := dir.Open(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // opened for reading: nothing to lose
+	buf := make([]byte, len(cacheTag))
+	n, err := f.ReadAt(buf, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return buf[:n], err
+}
+
+// markOf condenses all that would show a change in a folder into 128 bits:
+// its own state, and of every entry what unchanged compares.
+func markOf(state metastore.State, children []child) [16]byte {
+	h := sha256.New()
+	buf := append([]byte(state), 0)
+	for i := range children {
+		e := &children[i].entry
+		buf = append(buf, e.Name...)
+		buf = append(buf, 0, byte(e.Type))
+		for _, n := range [...]int64{e.Size, e.MTime.Sec, int64(e.MTime.Nsec), e.CTime.Sec, int64(e.CTime.Nsec), int64(e.Inode)} {
+			buf = binary.LittleEndian.AppendUint64(buf, uint64(n))
+		}
+		if len(buf) > 32<<10 {
+			h.Write(buf)
+			buf = buf[:0]
+		}
+	}
+	h.Write(buf)
+	return [16]byte(h.Sum(nil)[:16])
+}
+
+// compare looks up what the last run recorded in this folder, finds out which
+// entries look the same, and closes the ones that are gone.
+func (s *scanner) compare(ctx context.Context, f folder, children []child) error {
+	versions, err := s.run.Children(ctx, f.path)
+	if err != nil {
+		return fmt.Errorf("look up %q in the index: %w", f.where, err)
+	}
+	i := 0
+	for n := range versions {
+		v := &versions[n]
+		for i < len(children) && children[i].entry.Name < v.Name {
+			i++
+		}
+		if i == len(children) || children[i].entry.Name != v.Name {
+			if err := s.close(ctx, v.Path); err != nil {
+				return err
+			}
+			continue
+		}
+		children[i].resembles(v)
+	}
+	return nil
+}
+
+// resembles notes the version that is open so far, and whether the entry still
+// looks as it did then.
+func (c *child) resembles(v *metastore.Version) {
+	c.version = v
+	c.same = !v.Recheck && c.entry.Err == nil && unchanged(c.entry.Stat, v.File.Stat) && v.File.Role == c.role
+}
+
+func (s *scanner) close(ctx context.Context, path int64) error {
+	n, err := s.run.Close(ctx, path)
+	s.tally.removed.Add(int64(n))
+	return err
+}
+
+// descend opens a folder's subfolder and scans it.
+func (s *scanner) descend(ctx context.Context, f folder, c child) error {
+	s.tally.seen.Add(1)
+	at, err := s.run.Directory(ctx, f.path, c.entry.Name)
+	if err != nil {
+		return fmt.Errorf("look up %q in the index: %w", path.Join(f.where, c.entry.Name), err)
+	}
+	sub := folder{
+		entry: c.entry, path: at.Path, parent: f.path, where: path.Join(f.where, c.entry.Name),
+		role: c.role, state: c.state, isNew: !c.same, place: c.place, root: f.root,
+	}
+	if sub.state == "" {
+		sub.state = metastore.StateComplete
+	}
+	if c.role == metastore.RoleRoot {
+		sub.root = root{sub.where, c.place.spelled, c.entry.Dev}
+	}
+	if sub.dir, err = f.dir.OpenDir(ctx, c.entry); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return s.unopened(ctx, f, c, sub, err)
+	}
+	defer sub.dir.Close()
+	if c.role == metastore.RoleParent {
+		return s.parents(ctx, sub, c.place)
+	}
+	return s.folder(ctx, sub, at)
+}
+
+// unopened records a folder that could not even be opened, through its parent.
+func (s *scanner) unopened(ctx context.Context, f folder, c child, sub folder, cause error) error {
+	j, err := s.job(ctx, f, c)
+	if err != nil {
+		return err
+	}
+	j.path, j.gap = sub.path, cause
+	if err := s.out.put(ctx, j); err != nil {
+		return err
+	}
+	return s.end(ctx, sub, nil)
+}
+
+// self is the job that records the folder's own metadata.
+func (f *folder) self() *job {
+	e := f.entry
+	e.Name = "" // the directory itself
+	return &job{
+		dir: f.dir, entry: e, parent: f.parent, path: f.path, where: f.where,
+		role: f.role, state: f.state, gap: f.gap,
+	}
+}
+
+// entry sends a folder's own job.
+func (s *scanner) entry(ctx context.Context, j *job) error {
+	v, err := s.volume(ctx, j.entry.Dev, j.where)
+	if err != nil {
+		return err
+	}
+	j.volume = v.id
+	return s.out.put(ctx, j)
+}
+
+// other sends an entry that is not a folder.
+func (s *scanner) other(ctx context.Context, f folder, c child) error {
+	j, err := s.job(ctx, f, c)
+	if err != nil {
+		return err
+	}
+	s.tally.seen.Add(1)
+	return s.out.put(ctx, j)
+}
+
+func (s *scanner) job(ctx context.Context, f folder, c child) (*job, error) {
+	j := &job{
+		dir: f.dir, entry: c.entry, parent: f.path, where: path.Join(f.where, c.entry.Name),
+		role: c.role, state: c.state, isNew: c.version == nil,
+	}
+	if j.state == "" {
+		j.state = metastore.StateComplete
+	}
+	if c.version != nil {
+		j.path, j.like = c.version.Path, c.version.File.Content
+	}
+	if c.entry.Err != nil {
+		return j, nil
+	}
+	v, err := s.volume(ctx, c.entry.Dev, j.where)
+	if err != nil {
+		return nil, err
+	}
+	j.volume = v.id
+	s.link(j)
+	return j, nil
+}
+
+// end tells pack that all of a folder's entries were sent; mark is nil if the
+// folder must be looked at closely next time.
+func (s *scanner) end(ctx context.Context, f folder, mark *[16]byte) error {
+	return s.out.put(ctx, &job{folder: f.path, mark: mark})
+}

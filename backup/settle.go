@@ -1,0 +1,159 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+// settle brings index and store together before a run: an intent on file is
+// sent again and confirmed, what an interrupted run left in the index is
+// undone, and an index that is not the one the store knows is refused.
+func (w *writer) settle(ctx context.Context) error {
+	status, err := w.Index.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("read the index: %w", err)
+	}
+	if status.Writer != w.Writer {
+		return fmt.Errorf("the index belongs to writer %q, not to %q", status.Writer, w.Writer)
+	}
+	switch {
+	case status.Intent != nil:
+		w.intent = intent{
+			seq:      remote.Seq(status.Intent.Seq),
+			manifest: status.Intent.Manifest, signature: status.Intent.Signature,
+		}
+		if err := w.publish(ctx); err != nil {
+			return fmt.Errorf("finish the interrupted commit of run %d: %w", status.Intent.Seq, err)
+		}
+		w.problem(Notice, "", fmt.Errorf("the commit of run %d had been interrupted and is finished now", status.Intent.Seq))
+		status.LastSeq = status.Intent.Seq
+		w.intent = intent{}
+	case status.Interrupted != 0:
+		if err := w.Index.Rollback(ctx); err != nil {
+			return fmt.Errorf("undo the interrupted run %d: %w", status.Interrupted, err)
+		}
+	}
+	return w.compareSeq(ctx, remote.Seq(status.LastSeq))
+}
+
+// compareSeq makes sure that the index's newest run is the store's newest.
+func (w *writer) compareSeq(ctx context.Context, last remote.Seq) error {
+	var newest remote.Seq
+	for info, err := range w.Store.List(ctx, remote.MetadataPrefix(w.Writer)) {
+		if errors.Is(err, remote.ErrDenied) {
+			w.unverified("list its objects")
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list the writer's snapshots: %w", err)
+		}
+		key, err := remote.ParseKey(info.Key)
+		if err != nil || key.Kind != remote.KindManifest {
+			continue // not an object of ours, or only an attempt's
+		}
+		newest = max(newest, key.Seq)
+	}
+	switch {
+	case newest > last:
+		return fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; "+
+			"if this machine or its state folder was copied or restored from an old copy, run \"vaultik init\" to start a new writer here",
+			ErrCloned, newest, w.Writer, last)
+	case newest < last:
+		return fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
+			"look whether this is the right store and whether it is complete", ErrStoreLost, last, w.Writer, newest)
+	}
+	return nil
+}
+
+// intent is a commit decided on: these bytes and no others become the
+// snapshot.
+type intent struct {
+	seq                 remote.Seq
+	manifest, signature []byte
+}
+
+// publish puts the signature and then the manifest. The manifest's arrival is
+// the commit; only then does the index count the run.
+func (w *writer) publish(ctx context.Context) error {
+	key := remote.ManifestKey(w.Writer, w.intent.seq)
+	if err := w.putOnce(ctx, remote.SignatureKey(key), w.intent.signature); err != nil {
+		return err
+	}
+	if err := w.putOnce(ctx, key, w.intent.manifest); err != nil {
+		return err
+	}
+	// The snapshot exists now; being told to stop must not leave the index
+	// behind the store, though it could catch up.
+	if err := w.Index.Confirm(context.WithoutCancel(ctx), int64(w.intent.seq)); err != nil {
+		return fmt.Errorf("the snapshot is in the store, but the index could not be told: %w", err)
+	}
+	return nil
+}
+
+// putOnce puts an object whose key decides between two runs with one seq. If
+// it is there already with the same bytes, an earlier try's answer was lost.
+func (w *writer) putOnce(ctx context.Context, key string, body []byte) error {
+	err := w.Store.Put(ctx, key, body)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, remote.ErrExists) {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	there, err := get(ctx, w.Store, key, int64(len(body))+1)
+	switch {
+	case errors.Is(err, remote.ErrDenied):
+		// May write but not look: with the intent on file, this is ours
+		// unless the index was cloned, which a reader's check of the chain
+		// brings to light.
+		w.unverified("read its objects")
+		return nil
+	case err != nil:
+		return fmt.Errorf("compare %s with what is there: %w", key, err)
+	case !bytes.Equal(there, body):
+		return fmt.Errorf("%w: %s is there with other content; run \"vaultik init\" to start a new writer on this machine", ErrCloned, key)
+	}
+	return nil
+}
+
+// unverified notes, once, that credentials which may only write left the run
+// without the comparisons that follow an upload.
+func (w *writer) unverified(what string) {
+	if w.result.Unverified {
+		return
+	}
+	w.result.Unverified = true
+	w.problem(Notice, "", fmt.Errorf("the store's credentials do not let this writer %s: "+
+		"missing blobs are not noticed here; run \"vaultik audit\" where they may", what))
+}
+
+// get reads an object of at most limit bytes.
+func get(ctx context.Context, s remote.Store, key string, limit int64) ([]byte, error) {
+	r, err := s.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(r, limit))
+	return body, errors.Join(err, r.Close())
+}
+
+// exists reports whether an object of that size is there.
+func (w *writer) exists(ctx context.Context, key string, size int64) (bool, error) {
+	info, err := w.Store.Stat(ctx, key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case errors.Is(err, remote.ErrDenied):
+		w.unverified("look at its objects")
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	return info.Size == size, nil
+}

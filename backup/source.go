@@ -1,0 +1,97 @@
+package backup
+
+import (
+	"context"
+	"errors"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+)
+
+// ErrSwapped: a name led to something else than the entry that was listed
+// under it; somebody changed the tree meanwhile.
+var ErrSwapped = errors.New("replaced while the backup was looking at it")
+
+// Source is what a backup reads from. localfs.Source reads real disks; tests
+// have one that fails on demand.
+//
+// Everything is reached one component at a time from Root through the parent's
+// handle, and never through a symbolic link, so that a directory swapped for a
+// link meanwhile is an error and not a way out of the tree.
+type Source interface {
+	// Root opens "/". The entry's Name is "".
+	Root(ctx context.Context) (Entry, Dir, error)
+
+	// Volume describes the mounted volume that an entry's Dev names, which
+	// was met at path.
+	Volume(ctx context.Context, dev uint64, path string) (Volume, error)
+}
+
+// Volume identifies what inode numbers are counted in.
+type Volume struct {
+	FSType string // "ext4", "tmpfs", …; "0x%x" of the statfs magic if its name is not known
+	FSID   uint64 // of statfs
+	Root   string // the mount point
+}
+
+// Entry is one directory entry as lstat saw it.
+type Entry struct {
+	Name string // any bytes but "/" and NUL; "" for "/" itself
+	metastore.Stat
+	Dev uint64 // st_dev, valid during this run only
+	Err error  // the entry exists but could not be examined; Stat is then empty
+}
+
+// Meta is what has to be asked for beyond lstat.
+type Meta struct {
+	User, Group string
+	Xattrs      []metastore.Xattr // sorted by name
+	Target      string            // of a symbolic link
+	Flags       uint32            // FS_IOC_GETFLAGS of regular files and directories, 0 where unsupported
+}
+
+// Dir is a handle of a directory. Search permission is all it takes to get
+// one (O_PATH); read permission is needed by Entries alone.
+type Dir interface {
+	// Entries lists the directory in byte order of the names, without "."
+	// and "..". A failure to examine one entry is that entry's Err; one that
+	// vanished meanwhile is left out.
+	Entries(ctx context.Context) ([]Entry, error)
+
+	// Entry examines one name; a missing one is io/fs.ErrNotExist.
+	Entry(ctx context.Context, name string) (Entry, error)
+
+	// OpenDir opens a directory in it. It fails with ErrSwapped if the name
+	// no longer leads to the inode that the entry describes.
+	OpenDir(ctx context.Context, e Entry) (Dir, error)
+
+	// Open opens a regular file for reading without waiting for anybody (a
+	// FIFO put in its place does not block). ErrSwapped as above.
+	Open(ctx context.Context, e Entry) (File, error)
+
+	// Meta reads the rest of an entry's metadata. ErrSwapped as above. An
+	// entry with the Name "" stands for the directory itself. If only some of
+	// it can be read, that comes with the error.
+	Meta(ctx context.Context, e Entry) (Meta, error)
+
+	// Retain makes the handle outlive one Close more.
+	Retain()
+
+	// Close releases the handle; the last Close closes it.
+	Close() error
+}
+
+// File is an open regular file. It is used by one goroutine at a time.
+type File interface {
+	// Stat looks at the open file again.
+	Stat() (metastore.Stat, error)
+
+	// NextData returns the next range of data at or after off: [start, end).
+	// io.EOF if only a hole follows. File systems that know no holes return
+	// everything up to the size.
+	NextData(off int64) (start, end int64, err error)
+
+	// ReadAt reads as io.ReaderAt does.
+	ReadAt(p []byte, off int64) (int, error)
+
+	Close() error
+}

@@ -1,0 +1,288 @@
+package backup
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+)
+
+// node is one entry of a literal tree. A tree is a map from absolute paths to
+// nodes; parents that are not named are folders.
+type node struct {
+	Type    metastore.Type // Regular if Content is set, else Directory
+	Content string
+	Target  string
+	Time    int64 // mtime and ctime in seconds
+	Inode   uint64
+	Nlink   uint32
+	Dev     uint64
+	Xattrs  map[string]string
+
+	DenyOpen error       // on opening or listing
+	DenyRead error       // on reading content
+	DenyStat error       // on lstat
+	OnOpen   func(*node) // called when the content is opened
+	OnRead   func(*node) // called before each read
+	Swapped  bool        // what is opened is something else
+	Data     [][2]int64  // data ranges, nil for all of it
+}
+
+// fakeSource is a Source in memory that does as its nodes say.
+type fakeSource struct {
+	mu    sync.Mutex
+	nodes map[string]*node
+	opens []string // files whose content was opened
+	dirs  int      // handles open
+}
+
+func newSource(tree map[string]node) *fakeSource {
+	s := &fakeSource{nodes: map[string]*node{}}
+	for p, n := range tree {
+		s.set(p, n)
+	}
+	return s
+}
+
+// set adds or replaces an entry.
+func (s *fakeSource) set(p string, n node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.Type == 0 {
+		n.Type = metastore.Directory
+		if n.Content != "" {
+			n.Type = metastore.Regular
+		}
+	}
+	if n.Inode == 0 {
+		n.Inode = uint64(len(s.nodes) + 100)
+		if old := s.nodes[p]; old != nil {
+			n.Inode = old.Inode
+		}
+	}
+	n.Nlink, n.Dev = max(n.Nlink, 1), max(n.Dev, 1)
+	s.nodes[p] = &n
+	for p != "/" {
+		p = p[:strings.LastIndex(p, "/")]
+		if p == "" {
+			p = "/"
+		}
+		if s.nodes[p] == nil {
+			s.nodes[p] = &node{Type: metastore.Directory, Inode: uint64(len(s.nodes) + 100), Nlink: 1, Dev: 1}
+		}
+	}
+}
+
+// remove deletes an entry and all below it.
+func (s *fakeSource) remove(p string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.nodes, func(q string, _ *node) bool { return q == p || strings.HasPrefix(q, p+"/") })
+}
+
+// opened returns and forgets which files were opened.
+func (s *fakeSource) opened() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.opens
+	s.opens = nil
+	slices.Sort(o)
+	return o
+}
+
+func (n *node) stat() metastore.Stat {
+	st := metastore.Stat{
+		Type: n.Type, Mode: 0o644, MTime: metastore.Time{Sec: n.Time}, CTime: metastore.Time{Sec: n.Time},
+		Inode: n.Inode, Nlink: n.Nlink,
+	}
+	switch n.Type {
+	case metastore.Regular:
+		st.Size = int64(len(n.Content))
+	case metastore.Symlink:
+		st.Size = int64(len(n.Target))
+	}
+	return st
+}
+
+func (s *fakeSource) Root(context.Context) (Entry, Dir, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirs++
+	n := s.nodes["/"]
+	return Entry{Stat: n.stat(), Dev: n.Dev}, &fakeDir{source: s, path: "/", refs: 1}, nil
+}
+
+func (s *fakeSource) Volume(_ context.Context, dev uint64, _ string) (Volume, error) {
+	return Volume{FSType: "ext4", FSID: dev, Root: "/"}, nil
+}
+
+type fakeDir struct {
+	source *fakeSource
+	path   string
+	refs   int
+}
+
+func (d *fakeDir) child(name string) string {
+	if name == "" {
+		return d.path
+	}
+	return strings.TrimSuffix(d.path, "/") + "/" + name
+}
+
+func (d *fakeDir) node(name string) (*node, error) {
+	d.source.mu.Lock()
+	defer d.source.mu.Unlock()
+	n := d.source.nodes[d.child(name)]
+	if n == nil {
+		return nil, &fs.PathError{Op: "open", Path: d.child(name), Err: syscall.ENOENT}
+	}
+	return n, nil
+}
+
+func (d *fakeDir) Entries(context.Context) ([]Entry, error) {
+	d.source.mu.Lock()
+	defer d.source.mu.Unlock()
+	if n := d.source.nodes[d.path]; n == nil {
+		return nil, syscall.ENOENT
+	} else if n.DenyOpen != nil {
+		return nil, n.DenyOpen
+	}
+	var list []Entry
+	prefix := strings.TrimSuffix(d.path, "/") + "/"
+	for _, p := range slices.Sorted(maps.Keys(d.source.nodes)) {
+		name, below := strings.CutPrefix(p, prefix)
+		if !below || name == "" || strings.Contains(name, "/") {
+			continue
+		}
+		list = append(list, entryOf(name, d.source.nodes[p]))
+	}
+	return list, nil
+}
+
+func entryOf(name string, n *node) Entry {
+	if n.DenyStat != nil {
+		return Entry{Name: name, Err: n.DenyStat}
+	}
+	return Entry{Name: name, Stat: n.stat(), Dev: n.Dev}
+}
+
+func (d *fakeDir) Entry(_ context.Context, name string) (Entry, error) {
+	n, err := d.node(name)
+	if err != nil {
+		return Entry{}, err
+	}
+	return entryOf(name, n), nil
+}
+
+func (d *fakeDir) OpenDir(_ context.Context, e Entry) (Dir, error) {
+	n, err := d.node(e.Name)
+	if err != nil {
+		return nil, err
+	}
+	if n.Swapped {
+		return nil, ErrSwapped
+	}
+	d.source.mu.Lock()
+	defer d.source.mu.Unlock()
+	d.source.dirs++
+	return &fakeDir{source: d.source, path: d.child(e.Name), refs: 1}, nil
+}
+
+func (d *fakeDir) Open(_ context.Context, e Entry) (File, error) {
+	n, err := d.node(e.Name)
+	if err != nil {
+		return nil, err
+	}
+	if n.DenyOpen != nil {
+		return nil, n.DenyOpen
+	}
+	if n.Inode != e.Inode || n.Swapped {
+		return nil, ErrSwapped
+	}
+	d.source.mu.Lock()
+	d.source.opens = append(d.source.opens, d.child(e.Name))
+	d.source.mu.Unlock()
+	if n.OnOpen != nil {
+		n.OnOpen(n)
+	}
+	return &fakeFile{n}, nil
+}
+
+func (d *fakeDir) Meta(_ context.Context, e Entry) (Meta, error) {
+	n, err := d.node(e.Name)
+	if err != nil {
+		return Meta{}, err
+	}
+	m := Meta{User: "ann", Group: "users", Target: n.Target}
+	for _, name := range slices.Sorted(maps.Keys(n.Xattrs)) {
+		m.Xattrs = append(m.Xattrs, metastore.Xattr{Name: name, Value: []byte(n.Xattrs[name])})
+	}
+	return m, nil
+}
+
+func (d *fakeDir) Retain() {
+	d.source.mu.Lock()
+	defer d.source.mu.Unlock()
+	d.refs++
+}
+
+func (d *fakeDir) Close() error {
+	d.source.mu.Lock()
+	defer d.source.mu.Unlock()
+	if d.refs--; d.refs == 0 {
+		d.source.dirs--
+	}
+	if d.refs < 0 {
+		return fs.ErrClosed
+	}
+	return nil
+}
+
+type fakeFile struct{ *node }
+
+func (f *fakeFile) Stat() (metastore.Stat, error) { return f.stat(), nil }
+
+func (f *fakeFile) NextData(off int64) (int64, int64, error) {
+	size := int64(len(f.Content))
+	if f.Data == nil {
+		if off >= size {
+			return 0, 0, io.EOF
+		}
+		return off, size, nil
+	}
+	for _, r := range f.Data {
+		if off < r[1] {
+			return max(off, r[0]), r[1], nil
+		}
+	}
+	return 0, 0, io.EOF
+}
+
+func (f *fakeFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.OnRead != nil {
+		f.OnRead(f.node)
+	}
+	if f.DenyRead != nil {
+		return 0, f.DenyRead
+	}
+	return strings.NewReader(f.Content).ReadAt(p, off)
+}
+
+func (f *fakeFile) Close() error { return nil }
+
+// closed fails the test if a handle was left open.
+func (s *fakeSource) closed(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dirs != 0 {
+		t.Errorf("%d folders were left open", s.dirs)
+	}
+}

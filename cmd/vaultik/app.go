@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// app is one run of the program, with all it takes from its surroundings.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	env            func(string) string
+	root           bool // run by root: the system's folders instead of the user's
+	now            func() time.Time
+	random         io.Reader
+	hostname       func() (string, error)
+
+	ui *ui // made from the options before a command runs
+}
+
+func newApp() *app {
+	return &app{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		env: os.Getenv, root: os.Geteuid() == 0,
+		now: time.Now, random: rand.Reader, hostname: os.Hostname,
+	}
+}
+
+// run does what args say and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	a.ui = &ui{stdout: a.stdout, stderr: a.stderr}
+	c := a.cli()
+	err := c.RunContext(ctx, arrange(args, c.Flags, c.Commands))
+	a.ui.done()
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", errInterrupted, err)
+	}
+	code := exitCode(err)
+	if e := (*exitError)(nil); errors.As(err, &e) && ctx.Err() == nil {
+		code = e.code
+		if e.err == nil {
+			return code
+		}
+	}
+	a.ui.fail(err, code)
+	return code
+}
+
+func (a *app) cli() *cli.App {
+	cli.AppHelpTemplate = appHelp
+	return &cli.App{
+		Name:  "vaultik",
+		Usage: "back up to an object store with keys that cannot read it back, restore through a mount",
+		Description: "Begin with \"vaultik init --store URL PATH…\", then \"vaultik backup\".\n" +
+			"Stores: file:///folder, or s3://bucket/prefix?endpoint=https://host:port&region=…&path_style=…\n\n" + exitHelp(),
+		Writer: a.stdout, ErrWriter: a.stderr, Reader: a.stdin,
+		HideVersion: true, HideHelpCommand: true, Suggest: true,
+		UseShortOptionHandling: false, DisableSliceFlagSeparator: true,
+		ExitErrHandler: func(*cli.Context, error) {}, // run does it
+		OnUsageError:   usageError,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "config `FILE` (VAULTIK_CONFIG)"},
+			&cli.StringFlag{Name: "store", Usage: "store `URL` (VAULTIK_STORE; default: the config's)"},
+			&cli.BoolFlag{Name: "json", Usage: "print results as JSON, one object a line with a message_type"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only what is wrong"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print more"},
+			&cli.BoolFlag{Name: "no-color", Usage: "no colours (NO_COLOR)"},
+		},
+		Before: func(c *cli.Context) error {
+			terminal := isTerminal(a.stderr) && a.env("TERM") != "dumb"
+			a.ui = &ui{
+				stdout: a.stdout, stderr: a.stderr,
+				json: c.Bool("json"), quiet: c.Bool("quiet"), verbose: c.Bool("verbose"),
+				terminal: terminal, color: terminal && !c.Bool("no-color") && a.env("NO_COLOR") == "",
+			}
+			return nil
+		},
+		Action: func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" {
+				return fmt.Errorf("no command %q; \"vaultik --help\" lists them", name)
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Commands: []*cli.Command{
+			a.initCommand(), a.backupCommand(), a.mountCommand(), a.snapshotCommand(),
+			a.storeCommand(), a.keyCommand(), a.versionCommand(),
+		},
+	}
+}
+
+// group is a command that only holds others.
+func group(name, usage string, commands ...*cli.Command) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, Subcommands: commands, HideHelpCommand: true, OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if word := c.Args().First(); word != "" {
+				return fmt.Errorf("no command \"%s %s\"; \"vaultik %s --help\" lists them", name, word, name)
+			}
+			return cli.ShowSubcommandHelp(c)
+		},
+	}
+}
+
+// usageError is for options that are wrong: the reason, without all the help.
+func usageError(c *cli.Context, err error, _ bool) error {
+	name := "vaultik"
+	if c.Command != nil && c.Command.HelpName != "" {
+		name = c.Command.HelpName
+	}
+	return fmt.Errorf("%w; see \"%s --help\"", err, name)
+}
+
+// words checks the number of a command's words; most < 0 is any number.
+func words(c *cli.Context, least, most int) error {
+	n := c.Args().Len()
+	if n < least || most >= 0 && n > most {
+		return fmt.Errorf("usage: %s [options] %s", c.Command.HelpName, c.Command.ArgsUsage)
+	}
+	return nil
+}
+
+const appHelp = `{{.Name}} - {{.Usage}}
+
+Usage: {{.Name}} [options] COMMAND [options] [words]
+
+{{.Description}}
+
+Commands:{{range .VisibleCommands}}
+  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+Options, before or after the command:{{range .VisibleFlags}}
+  {{.}}{{end}}
+`

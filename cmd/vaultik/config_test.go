@@ -1,0 +1,286 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"git.eeqj.de/sneak/vaultik/remote/seal"
+)
+
+const (
+	testRecipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+	goodConfig    = `store = "file:///srv/backup"
+writer = "ann"
+state_dir = "/var/lib/vaultik"
+recipients = ["` + testRecipient + `"]
+compression = "better"
+
+[sets.home]
+paths = ["/home/ann", "/etc/"]
+exclude = ["*.o", "/home/ann/.cache"]
+exclude_file = ["/etc/vaultik/exclude"]
+exclude_if_present = [".nobackup"]
+exclude_larger_than = "4GiB"
+exclude_caches = true
+one_file_system = true
+
+[sets.mail]
+paths = ["/var/mail"]
+`
+)
+
+func TestConfigSaysEverything(t *testing.T) {
+	c, err := parseConfig("vaultik.toml", []byte(goodConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Store.String(); got != "file:///srv/backup" {
+		t.Errorf("store %q", got)
+	}
+	if got := seal.Level(c.Compression); got != seal.Better {
+		t.Errorf("compression %v", got)
+	}
+	if d := cmp.Diff([]string{"home", "mail"}, c.setNames()); d != "" {
+		t.Errorf("sets:\n%s", d)
+	}
+	want := setConfig{
+		Paths: []folder{{"/home/ann"}, {"/etc"}}, Exclude: []string{"*.o", "/home/ann/.cache"},
+		ExcludeFile: []folder{{"/etc/vaultik/exclude"}}, ExcludeIfPresent: []string{".nobackup"},
+		ExcludeLargerThan: 4 << 30, ExcludeCaches: true, OneFileSystem: true,
+	}
+	if d := cmp.Diff(want, c.Sets[name{"home"}], cmp.AllowUnexported(folder{})); d != "" {
+		t.Errorf("set home (-want +got):\n%s", d)
+	}
+}
+
+// Every mistake is told with its place, and what was perhaps meant.
+func TestConfigMistakesAreToldWithTheirPlace(t *testing.T) {
+	for _, c := range []struct {
+		name, from, to string
+		says           []string
+	}{
+		{"misspelt at the top", "writer =", "writter =", []string{"c.toml:2:1:", `no setting "writter"`, `did you mean "writer"`}},
+		{"misspelt in a set", "exclude_caches", "exclude_cache", []string{"c.toml:13:1:", `"sets.home.exclude_cache"`, `did you mean "exclude_caches"`}},
+		{"nothing near", "compression", "zzzzzz", []string{"c.toml:5:1:", "known here: store, writer"}},
+		{"no TOML", `"ann"`, `"ann`, []string{"c.toml:2:"}},
+		{"a key twice", "compression = \"better\"", "writer = \"bob\"", []string{"c.toml:5:"}},
+		{"wrong kind", `"4GiB"`, `["4GiB"]`, []string{"c.toml:12:"}},
+		{"a size that is none", `"4GiB"`, `"large"`, []string{"c.toml:12:", `"large" is not a size`}},
+		{"no store", `file:///srv/backup`, `/srv/backup`, []string{"c.toml:1:", "file:///folder"}},
+		{"a relative path", `"/var/mail"`, `"var/mail"`, []string{"c.toml:17:", "not an absolute path"}},
+		{"a writer that cannot be", `"ann"`, `"../ann"`, []string{"c.toml:2:", "not a valid name"}},
+		{"a set that cannot be", `[sets.mail]`, `[sets."a/b"]`, []string{"c.toml:", `"a/b" is not a valid name`}},
+		{"a secret key", testRecipient, "AGE-SECRET-KEY-1QQQQ", []string{"c.toml:4:", "secret key"}},
+		{"a compression that is none", `"better"`, `"best"`, []string{"c.toml:5:", "fastest, default, better or max"}},
+		{"a set without paths", `["/var/mail"]`, `[]`, []string{`set "mail" has no paths`}},
+		{"a recipient twice", `"` + testRecipient + `"]`, `"` + testRecipient + `", "` + testRecipient + `"]`, []string{"c.toml: recipients:", "twice"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := strings.Replace(goodConfig, c.from, c.to, 1)
+			if text == goodConfig {
+				t.Fatalf("%q is not in the config", c.from)
+			}
+			_, err := parseConfig("c.toml", []byte(text))
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, s := range c.says {
+				if !strings.Contains(err.Error(), s) {
+					t.Errorf("the error lacks %q:\n%v", s, err)
+				}
+			}
+			if strings.Contains(err.Error(), "SECRET-KEY-1QQQQ") {
+				t.Errorf("the error repeats a secret key:\n%v", err)
+			}
+		})
+	}
+}
+
+// What init writes is read back as it was meant, whatever the paths are.
+func TestWrittenConfigIsReadBack(t *testing.T) {
+	b := newBench(t)
+	rapid.Check(t, func(r *rapid.T) {
+		text := rapid.StringMatching(`[ -~äöü€\t]{0,20}`)
+		s := &setup{
+			app: b.app, writer: "ann", url: storeURL{folder: "/" + filepath.Clean(rapid.StringMatching(`[a-z %?#äö'"\\]{1,12}`).Draw(r, "store"))},
+			where: folders{state: filepath.Clean("/" + text.Draw(r, "state"))}, recipients: []string{testRecipient},
+		}
+		if err := s.keysForTest(); err != nil {
+			r.Fatal(err)
+		}
+		for range rapid.IntRange(1, 4).Draw(r, "paths") {
+			s.paths = append(s.paths, filepath.Clean("/"+text.Draw(r, "path")))
+		}
+		c, err := parseConfig("c.toml", []byte(s.configText()))
+		if err != nil {
+			r.Fatalf("%v\n%s", err, s.configText())
+		}
+		var paths []string
+		for _, p := range c.Sets[name{"default"}].Paths {
+			paths = append(paths, p.string)
+		}
+		got := []any{c.Store.String(), c.Writer.string, c.StateDir.string, c.RootKey.String(), c.recipients(), paths}
+		want := []any{s.url.String(), s.writer, s.where.state, s.rootPublic.String(), s.recipients, s.paths}
+		if d := cmp.Diff(want, got); d != "" {
+			r.Fatalf("(-want +got):\n%s", d)
+		}
+	})
+}
+
+// The comments of a written config name settings that exist.
+func TestCommentsOfAWrittenConfigAreSettings(t *testing.T) {
+	b := newBench(t)
+	s := &setup{app: b.app, writer: "ann", url: storeURL{folder: "/s"}, where: folders{state: "/state"}, recipients: []string{testRecipient}, paths: []string{"/home"}}
+	if err := s.keysForTest(); err != nil {
+		t.Fatal(err)
+	}
+	var open []string
+	for _, line := range strings.Split(s.configText(), "\n") {
+		if rest, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(rest, " ") {
+			line = rest
+		}
+		open = append(open, line)
+	}
+	c, err := parseConfig("c.toml", []byte(strings.Join(open, "\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Sets[name{"default"}]; len(s.Exclude) == 0 || s.ExcludeLargerThan == 0 || !s.OneFileSystem || !s.ExcludeCaches || c.IdentityCommand == "" {
+		t.Errorf("not all settings are mentioned: %+v", c)
+	}
+}
+
+// keysForTest makes the keys of a further machine.
+func (s *setup) keysForTest() error {
+	s.further = true
+	err := s.keys()
+	s.rootPublic = s.signer.Public()
+	return err
+}
+
+func TestSizes(t *testing.T) {
+	for s, want := range map[string]byteCount{"1": 1, "10kB": 10_000, "10KiB": 10_240, "1.5GiB": 3 << 29, "100 MiB": 100 << 20, "7M": 7_000_000} {
+		if got, err := parseSize(s); err != nil || got != want {
+			t.Errorf("%q: %d, %v, want %d", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "0", "-1", "x", "MiB", "1 furlong", "99999999999EiB", "1e400", "NaN"} {
+		if got, err := parseSize(s); err == nil {
+			t.Errorf("%q is taken for %d", s, got)
+		}
+	}
+}
+
+func FuzzSize(f *testing.F) {
+	for _, s := range []string{"100MiB", "1.5kB", "-1", "0", "18446744073709551615", "1e9", "9,999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, err := parseSize(s); err == nil && n <= 0 {
+			t.Errorf("%q is taken for %d", s, n)
+		}
+	})
+}
+
+// Every config either is refused with its name in front or is usable.
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(goodConfig))
+	f.Add([]byte("sets = 3"))
+	f.Add([]byte("[sets.a]\npaths = ['/x']\n[[sets.a]]"))
+	f.Add([]byte("store.x = 1\n\"\\u0000\" = 2"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := parseConfig("c.toml", text)
+		if err != nil {
+			for line := range strings.Lines(err.Error()) {
+				if strings.HasPrefix(line, "c.toml:") {
+					return
+				}
+			}
+			t.Fatalf("the error does not name the file: %v", err)
+		}
+		for n, s := range c.Sets {
+			if len(s.Paths) == 0 {
+				t.Errorf("set %q has no paths", n.string)
+			}
+			for _, p := range s.Paths {
+				if !filepath.IsAbs(p.string) || strings.ContainsRune(p.string, 0) {
+					t.Errorf("path %q", p.string)
+				}
+			}
+			if s.ExcludeLargerThan < 0 {
+				t.Errorf("size %d", s.ExcludeLargerThan)
+			}
+		}
+	})
+}
+
+func TestFoldersFollowTheSystemsRules(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		root   bool
+		vars   map[string]string
+		option string
+		want   folders
+		says   string
+	}{
+		{"root", true, nil, "", folders{"/etc/vaultik/vaultik.toml", "/var/lib/vaultik", "/var/cache/vaultik"}, ""},
+		{"a user", false, map[string]string{"HOME": "/home/ann"}, "",
+			folders{"/home/ann/.config/vaultik/vaultik.toml", "/home/ann/.local/state/vaultik", "/home/ann/.cache/vaultik"}, ""},
+		{"XDG", false, map[string]string{"HOME": "/home/ann", "XDG_CONFIG_HOME": "/c", "XDG_STATE_HOME": "/s", "XDG_CACHE_HOME": "relative"}, "",
+			folders{"/c/vaultik/vaultik.toml", "/s/vaultik", "/home/ann/.cache/vaultik"}, ""},
+		{"own", true, map[string]string{"VAULTIK_CONFIG": "/a/b.toml", "VAULTIK_STATE_DIR": "/s/", "VAULTIK_CACHE_DIR": "/c"}, "",
+			folders{"/a/b.toml", "/s", "/c"}, ""},
+		{"option", true, map[string]string{"VAULTIK_CONFIG": "relative"}, "/x.toml", folders{"/x.toml", "/var/lib/vaultik", "/var/cache/vaultik"}, ""},
+		{"no home", false, nil, "", folders{}, "HOME is not set"},
+		{"no home but all else", false, map[string]string{"VAULTIK_CONFIG": "/c", "VAULTIK_STATE_DIR": "/s", "VAULTIK_CACHE_DIR": "/d"}, "", folders{"/c", "/s", "/d"}, ""},
+		{"relative", true, map[string]string{"VAULTIK_STATE_DIR": "state"}, "", folders{}, `VAULTIK_STATE_DIR="state" is not an absolute path`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := newApp()
+			a.root = c.root
+			a.env = func(v string) string { return c.vars[v] }
+			got, err := a.folders(c.option)
+			if c.says != "" {
+				if err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("error %v, want %q", err, c.says)
+				}
+				return
+			}
+			if err != nil || got != c.want {
+				t.Errorf("got %+v, %v\nwant %+v", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestCreateNeverOverwrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := create(path, []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(path, []byte("second")); !os.IsExist(err) {
+		t.Errorf("second create: %v", err)
+	}
+	link := path + ".link"
+	if err := os.Symlink("nowhere", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(link, []byte("through")); !os.IsExist(err) {
+		t.Errorf("through a dangling link: %v", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "first" {
+		t.Errorf("content %q", b)
+	}
+	if left, _ := filepath.Glob(filepath.Dir(path) + "/.*"); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"filippo.io/age"
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/seal"
+)
+
+func (a *app) initCommand() *cli.Command {
+	return &cli.Command{
+		Name: "init", Usage: "set this machine up to back up PATHs to a store", ArgsUsage: "PATH…",
+		OnUsageError: usageError,
+		Description: "Writes the config with a set \"default\" of the PATHs, the writer's signing key, and\n" +
+			"the recovery kit, without which nothing can be restored. Asks nothing.\n\n" +
+			"On a further machine of the same store, give --root and --recipient as the first\n" +
+			"machine's kit states them: no identity and no kit are made there.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "kit", Usage: "write the recovery kit to `FILE` (default: ./vaultik-recovery-kit-WRITER.txt)"},
+			&cli.StringFlag{Name: "writer", Usage: "the writer's `NAME` (default: the host's name, with a number if it is taken)"},
+			&cli.StringSliceFlag{Name: "recipient", Usage: "encrypt to this age `KEY` as well, or with --root instead; may be repeated"},
+			&cli.StringFlag{Name: "root", Usage: "the public root `KEY` of the store's other writers: this is a further machine"},
+			&cli.BoolFlag{Name: "x25519", Usage: "make a classic age identity instead of a post-quantum one, for age older than 1.3"},
+		},
+		Action: func(c *cli.Context) error {
+			s, err := a.planInit(c)
+			if err != nil {
+				return err
+			}
+			return s.run(c.Context)
+		},
+	}
+}
+
+// planInit checks all that can be checked without touching anything.
+func (a *app) planInit(c *cli.Context) (*setup, error) {
+	if c.Args().Len() == 0 {
+		return nil, errors.New("no PATH given; name what to back up: vaultik init --store URL PATH…")
+	}
+	where, err := a.folders(c.String("config"))
+	if err != nil {
+		return nil, err
+	}
+	s := &setup{app: a, where: where, writer: c.String("writer"), named: c.IsSet("writer"), recipients: c.StringSlice("recipient"), classic: c.Bool("x25519")}
+	address := c.String("store")
+	if address == "" {
+		address = a.env("VAULTIK_STORE")
+	}
+	if address == "" {
+		return nil, errors.New("no store given; add --store file:///folder or --store s3://bucket/prefix?endpoint=…")
+	}
+	if s.url, err = parseStoreURL(address); err != nil {
+		return nil, err
+	}
+	for _, word := range c.Args().Slice() {
+		path, err := filepath.Abs(word)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := os.Lstat(path); err != nil {
+			return nil, fmt.Errorf("path to back up: %w", err)
+		}
+		if !utf8.ValidString(path) {
+			return nil, fmt.Errorf("path %q is not UTF-8, which a config file cannot hold; name the folder above it instead", path)
+		}
+		s.paths = append(s.paths, path)
+	}
+	if err := s.chooseName(); err != nil {
+		return nil, err
+	}
+	if s.kit = c.String("kit"); s.kit != "" {
+		if s.kit, err = filepath.Abs(s.kit); err != nil {
+			return nil, err
+		}
+	}
+	if root := c.String("root"); root != "" {
+		if s.rootPublic, err = remote.ParsePublicKey(root); err != nil {
+			return nil, fmt.Errorf("--root: %w", err)
+		}
+		s.further = true
+		switch {
+		case len(s.recipients) == 0:
+			return nil, errors.New("--root without --recipient: name the recipients that the other machines' config lists")
+		case s.kit != "" || s.classic:
+			return nil, errors.New("--root is for a further machine, which gets no identity and no kit; leave --kit and --x25519 out, or --root")
+		}
+	}
+	if s.further {
+		if _, err := seal.ParseRecipients(s.recipients); err != nil {
+			return nil, fmt.Errorf("--recipient: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// chooseName makes the host's name one that a writer may have.
+func (s *setup) chooseName() error {
+	if !s.named {
+		host, err := s.app.hostname()
+		if err != nil {
+			return fmt.Errorf("ask for this machine's name: %w; give --writer NAME", err)
+		}
+		s.writer = writerName(host)
+	}
+	if err := remote.CheckName(s.writer); err != nil {
+		return fmt.Errorf("writer: %w", err)
+	}
+	return nil
+}
+
+// writerName makes a host's name one that remote.CheckName accepts, short
+// enough for a number behind it.
+func writerName(host string) string {
+	const longest = 56
+	name := strings.Map(func(r rune) rune {
+		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", r) {
+			return r
+		}
+		return '-'
+	}, host)
+	name = strings.TrimLeft(name, "._-")
+	if len(name) > longest {
+		name = name[:longest]
+	}
+	if name = strings.TrimRight(name, "._-"); name == "" {
+		return "host"
+	}
+	return name
+}
+
+// keys makes the secrets: the age identity and the root key of a first
+// machine, and everybody's signing key and chunker secret.
+func (s *setup) keys() (err error) {
+	if s.signer, err = remote.GenerateSigningKey(s.app.random); err != nil {
+		return fmt.Errorf("make the signing key: %w", err)
+	}
+	if s.further {
+		return nil
+	}
+	if s.root, err = remote.GenerateSigningKey(s.app.random); err != nil {
+		return fmt.Errorf("make the root key: %w", err)
+	}
+	s.rootPublic = s.root.Public()
+	var own string
+	if s.classic {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			return fmt.Errorf("make the age identity: %w", err)
+		}
+		s.identity, own = id.String(), id.Recipient().String()
+	} else {
+		id, err := age.GenerateHybridIdentity()
+		if err != nil {
+			return fmt.Errorf("make the age identity: %w", err)
+		}
+		s.identity, own = id.String(), id.Recipient().String()
+	}
+	s.recipients = append([]string{own}, s.recipients...)
+	if _, err := seal.ParseRecipients(s.recipients); err != nil {
+		hint := "if they are classic age1… keys, add --x25519, so that they can share a file with this machine's own"
+		if s.classic {
+			hint = "post-quantum age1pq1… keys cannot share a file with the classic one that --x25519 makes"
+		}
+		return fmt.Errorf("--recipient: %w (%s)", err, hint)
+	}
+	return nil
+}
+
+// kitText is the recovery kit.
+func (s *setup) kitText() string {
+	k := kit{
+		Store: s.url.String(), Writer: s.writer, Made: s.app.now().UTC().Truncate(time.Second), By: buildInfo().Version,
+		Root: s.root, Identity: s.identity, Recipients: s.recipients,
+	}
+	return k.text()
+}
+
+// refuseExisting stops before files that are there already are in the way.
+func (s *setup) refuseExisting() error {
+	if _, err := os.Lstat(s.where.config); err == nil {
+		return fmt.Errorf("the config %q is there already: this machine is set up; edit it to add paths or sets, "+
+			"or move it away to start a new writer (--config names another file)", s.where.config)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for the config: %w", err)
+	}
+	if s.kit == "" {
+		return nil
+	}
+	if _, err := os.Lstat(s.kit); err == nil {
+		return fmt.Errorf("the recovery kit %q is there already and is never overwritten; choose another --kit FILE", s.kit)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for the recovery kit: %w", err)
+	}
+	return nil
+}
+
+// probe tries what the store can do, and tells what it cannot.
+func (s *setup) probe(ctx context.Context) error {
+	can, err := remote.Probe(ctx, s.store, s.app.random)
+	if err != nil {
+		return fmt.Errorf("try the store: %w", err)
+	}
+	for _, w := range can.Warnings() {
+		s.app.ui.warn("%s", w)
+	}
+	return nil
+}
+
+// farewell says what was made and what to do now.
+func (s *setup) farewell() {
+	u := s.app.ui
+	u.result(struct {
+		Type       string   `json:"message_type"`
+		Writer     string   `json:"writer"`
+		Store      string   `json:"store"`
+		Config     string   `json:"config"`
+		State      string   `json:"state"`
+		Kit        string   `json:"kit"` // "" on a further machine
+		Root       string   `json:"root_key"`
+		Signer     string   `json:"signer"`
+		Recipients []string `json:"recipients"`
+	}{"init", s.writer, s.url.String(), s.where.config, s.stateDir(), s.kit, s.rootPublic.String(), s.signer.Public().String(), s.recipients})
+
+	u.say("Writer:  %s", s.writer)
+	u.say("Store:   %s", s.url)
+	u.say("Config:  %s", quote(s.where.config))
+	u.say("State:   %s", quote(s.stateDir()))
+	if s.further {
+		u.say("")
+		u.say("This machine's signing key is not certified yet: until it is, its snapshots are")
+		u.say("not trusted. Where the recovery kit is, run")
+		u.say("")
+		u.say("  vaultik key certify %s --key %s \\", s.writer, s.signer.Public())
+		u.say("    --store '%s' --kit KIT", s.url)
+		u.say("")
+		u.say("\"vaultik backup\" works here at once, also from cron: vaultik backup --cron")
+		return
+	}
+	u.say("Kit:     %s", quote(s.kit))
+	u.say("")
+	u.say("THE KIT IS THE ONLY WAY TO RESTORE. Nothing on this machine can replace it.")
+	u.say("Print it, or copy it to a stick: keep it in two places that this machine's thief")
+	u.say("or fire does not reach. Back up, and try the kit before you need it:")
+	u.say("")
+	u.say("  vaultik backup             # from cron: vaultik backup --cron")
+	u.say("  mkdir /tmp/vaultik && vaultik mount --identity %s latest /tmp/vaultik", shellQuote(s.kit))
+	u.say("")
+	u.say("When the copies are made, remove it from here: whoever has it can read it all.")
+	u.say("")
+	u.say("  shred -u %s", shellQuote(s.kit))
+	if len(s.recipients) == 1 {
+		u.say("")
+		u.say("A second recipient, kept elsewhere, would outlive the loss of this one: add its")
+		u.say("public key to \"recipients\" in the config.")
+	}
+}
+
+// shellQuote makes a word of a command line of any path.
+func shellQuote(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@,", r)
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,24 @@
+// Vaultik backs up a Linux machine to an object store and gives it back as an
+// ordinary folder.
+//
+// This package is the command line and nothing else: it reads the config file,
+// opens the store and the local files by hand, calls the packages that do the
+// work, and turns their errors into messages and exit codes. Each verb is a
+// file of its own. Results go to standard output, everything about the run
+// (problems, progress, notes) to standard error; only main exits.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	a := newApp()
+	code := a.run(ctx, os.Args)
+	stop()
+	os.Exit(code)
+}

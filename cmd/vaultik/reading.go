@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+// reading is what the commands that look into a store have in common. With a
+// config they need nothing else; without one, --store and --root or the
+// recovery kit make up for it.
+type reading struct {
+	where folders
+	conf  *config // nil: this machine has none
+	url   storeURL
+	store openedStore
+	root  remote.PublicKey
+	id    *identity    // nil if none was given
+	own   string       // this machine's writer, or the kit's; "" if neither is known
+	seen  *remote.Seen // nil if it cannot be kept
+}
+
+// readingFlags are the options of commands that need no identity.
+func readingFlags(more ...cli.Flag) []cli.Flag {
+	return append(more,
+		&cli.StringFlag{Name: "identity", Usage: "recovery kit or age identity `FILE`, \"-\" for standard input (VAULTIK_IDENTITY_FILE, VAULTIK_IDENTITY)"},
+		&cli.StringFlag{Name: "root", Usage: "public root `KEY` (default: the kit's or the config's)"})
+}
+
+// open gets a reading command ready. Where an identity is not needed, none is
+// asked for, but a kit that was given tells store and root key.
+func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
+	r := &reading{}
+	if r.where, err = a.folders(c.String("config")); err != nil {
+		return nil, err
+	}
+	r.conf, err = readConfig(r.where.config)
+	if errors.Is(err, errNoConfig) && c.String("config") == "" {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.useStateDir(&r.where, r.conf)
+	if needIdentity || c.String("identity") != "" || a.env("VAULTIK_IDENTITY") != "" || a.env("VAULTIK_IDENTITY_FILE") != "" {
+		if r.id, err = a.identity(c.Context, c.String("identity"), r.conf); err != nil {
+			return nil, err
+		}
+		if r.id == nil {
+			return nil, errMissingIdentity()
+		}
+	}
+	if err := a.findStore(c, r); err != nil {
+		return nil, err
+	}
+	if err := findRoot(c, r); err != nil {
+		return nil, err
+	}
+	if r.store, err = r.url.open(c.Context); err != nil {
+		return nil, err
+	}
+	if err := private(r.where.state); err == nil {
+		r.seen, err = remote.OpenSeen(filepath.Join(r.where.state, seenFile))
+	}
+	if r.seen == nil {
+		a.ui.warn("what this store showed cannot be remembered, so that a rollback would go unnoticed: %v", err)
+	}
+	return r, nil
+}
+
+func (r *reading) Close() error { return r.store.Close() }
+
+// useStateDir lets the config's state_dir count where the environment is
+// silent.
+func (a *app) useStateDir(where *folders, c *config) {
+	if c != nil && c.StateDir.string != "" && a.env("VAULTIK_STATE_DIR") == "" {
+		where.state = c.StateDir.string
+	}
+}
+
+// findStore decides which store, and by that who is meant by "this writer".
+func (a *app) findStore(c *cli.Context, r *reading) (err error) {
+	address := c.String("store")
+	if address == "" {
+		address = a.env("VAULTIK_STORE")
+	}
+	switch {
+	case address != "":
+		if r.url, err = parseStoreURL(address); err != nil {
+			return err
+		}
+	case r.conf != nil && r.conf.Store != nil:
+		r.url = *r.conf.Store
+	case r.id != nil && r.id.kit != nil:
+		if r.url, err = parseStoreURL(r.id.kit.Store); err != nil {
+			return err
+		}
+	default:
+		return errors.New("no store given; add --store URL, or --identity KIT with a recovery kit, which names it")
+	}
+	switch {
+	case r.conf != nil && r.conf.Store != nil && r.conf.Store.String() == r.url.String():
+		r.own = r.conf.Writer.string
+	case r.conf == nil && r.id != nil && r.id.kit != nil:
+		r.own = r.id.kit.Writer
+	}
+	return nil
+}
+
+// findRoot decides whom to trust: what was said last counts.
+func findRoot(c *cli.Context, r *reading) (err error) {
+	switch {
+	case c.String("root") != "":
+		if r.root, err = remote.ParsePublicKey(c.String("root")); err != nil {
+			return fmt.Errorf("--root: %w", err)
+		}
+	case r.id != nil && r.id.kit != nil:
+		r.root = r.id.kit.Root.Public()
+	case r.conf != nil && !r.conf.RootKey.IsZero():
+		r.root = r.conf.RootKey.PublicKey
+	default:
+		return errors.New("no root key given, so that nothing in the store could be trusted; add --root KEY, as the recovery kit states it, or --identity KIT")
+	}
+	return nil
+}
+
+// catalog reads all manifests of the store and says what is wrong with them.
+// Without a single snapshot that is trusted, but with some that are not, the
+// command has failed.
+func (a *app) catalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
+	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.cache, Seen: r.seen}
+	if r.id != nil {
+		o.Identities = r.id.keys
+	}
+	if err := private(r.where.cache); err != nil {
+		return nil, fmt.Errorf("make the cache folder: %w", err)
+	}
+	c, err := fs.NewCatalog(o)
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.Refresh(ctx)
+	if err != nil && len(c.Snapshots()) == 0 {
+		return nil, errors.Join(err, c.Close())
+	}
+	if err != nil {
+		a.ui.warn("%v", err)
+	}
+	if err := a.problems(c.Problems(), len(c.Snapshots())); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// problems warns of what is wrong with a store. Where nothing is right, it is
+// the error.
+func (a *app) problems(all []error, shown int) error {
+	if shown == 0 && len(all) > 0 {
+		return errors.Join(all...)
+	}
+	for _, p := range all {
+		a.ui.warn("%v", p)
+	}
+	return nil
+}

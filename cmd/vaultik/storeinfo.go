@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+func (a *app) storeCommand() *cli.Command {
+	return group("store", "look at the store as a whole",
+		&cli.Command{
+			Name: "info", Usage: "show the writers, whether they are trusted, and what they store; needs no identity",
+			OnUsageError: usageError,
+			Flags:        readingFlags(&cli.StringFlag{Name: "writer", Usage: "only the writer `NAME`"}),
+			Action:       a.storeInfo,
+		})
+}
+
+// writerLine is what JSON says of a writer.
+type writerLine struct {
+	Type      string       `json:"message_type"`
+	Writer    string       `json:"writer"`
+	Trusted   bool         `json:"trusted"` // the root key certified a signer of it
+	Signers   []signerLine `json:"signers"`
+	Snapshots int          `json:"snapshots"`
+	Forgotten int          `json:"forgotten"`
+	Latest    string       `json:"latest"`   // id of the newest snapshot, "" if there is none
+	Finished  string       `json:"finished"` // when
+	Objects   int64        `json:"objects"`
+	Bytes     int64        `json:"bytes"`
+	Problems  []string     `json:"problems"`
+}
+
+type signerLine struct {
+	N    int         `json:"n"`
+	Key  string      `json:"key"`
+	Role remote.Role `json:"role"`
+	From remote.Seq  `json:"from"`
+}
+
+// look is a writer with all that store info shows of it.
+type look struct {
+	state    *remote.WriterState
+	objects  int64
+	bytes    int64
+	problems []error
+}
+
+func (a *app) storeInfo(c *cli.Context) (err error) {
+	if err := words(c, 0, 0); err != nil {
+		return err
+	}
+	r, err := a.open(c, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	names, err := remote.ListWriters(c.Context, r.store)
+	if err != nil {
+		return err
+	}
+	if only := c.String("writer"); only != "" {
+		if names, err = pick(names, only); err != nil {
+			return err
+		}
+	}
+	looks := make([]look, len(names))
+	g, ctx := errgroup.WithContext(c.Context)
+	g.SetLimit(4) // each of them fetches in parallel as well
+	for i, name := range names {
+		g.Go(func() (err error) {
+			looks[i], err = a.look(ctx, r, name)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return a.showStore(r, looks)
+}
+
+func pick(names []string, only string) ([]string, error) {
+	for _, n := range names {
+		if n == only {
+			return []string{n}, nil
+		}
+	}
+	return nil, fmt.Errorf("the store has no writer %q; it has %q", only, names)
+}
+
+// look reads a writer's manifests and adds up what lies in its folders.
+func (a *app) look(ctx context.Context, r *reading, writer string) (look, error) {
+	state, err := remote.ReadWriter(ctx, r.store, r.root, writer)
+	if err != nil {
+		return look{}, err
+	}
+	l := look{state: state, problems: state.Problems}
+	for info, err := range r.store.List(ctx, remote.WriterPrefix(writer)) {
+		if err != nil {
+			return look{}, err
+		}
+		l.objects++
+		l.bytes += info.Size
+	}
+	if n := len(state.Snapshots); n > 0 && r.seen != nil {
+		newest := state.Snapshots[n-1]
+		if err := r.seen.Check(r.url.String(), writer, newest.Manifest.Seq, newest.Hash, a.now()); err != nil {
+			l.problems = append(l.problems, err)
+		}
+	}
+	return l, nil
+}
+
+func (a *app) showStore(r *reading, looks []look) error {
+	a.ui.print("Store:     %s", quote(r.url.String()))
+	a.ui.print("Root key:  %s", r.root)
+	trusted := 0
+	var rows [][]string
+	for _, l := range looks {
+		line := l.line()
+		a.ui.result(line)
+		word := "UNTRUSTED"
+		if line.Trusted {
+			word = "trusted"
+			trusted++
+		}
+		latest := "-"
+		if line.Latest != "" {
+			latest = line.Latest
+		}
+		rows = append(rows, []string{line.Writer, word, count(int64(line.Snapshots)), latest, count(l.objects), size(l.bytes)})
+	}
+	if len(looks) == 0 {
+		a.ui.print("Writers:   none")
+		return nil
+	}
+	a.ui.print("")
+	a.ui.table([]string{"WRITER", "SIGNER", "<SNAPSHOTS", "LATEST", "<OBJECTS", "<STORED"}, rows)
+	for _, l := range looks {
+		if len(l.state.Signers.Certificates) == 0 {
+			a.ui.warn("writer %q is UNTRUSTED: the root key has certified no signer of it; if it is one of yours, "+
+				"run \"vaultik key certify %s --kit KIT\" where the recovery kit is", l.state.Writer, l.state.Writer)
+		}
+		for _, p := range l.problems {
+			a.ui.warn("%v", p)
+		}
+	}
+	if trusted == 0 {
+		return &exitError{code: exitCode(remote.ErrNotTrusted)} // told above, by name
+	}
+	return nil
+}
+
+func (l look) line() writerLine {
+	line := writerLine{
+		Type: "writer", Writer: l.state.Writer, Trusted: len(l.state.Signers.Certificates) > 0, Signers: []signerLine{},
+		Snapshots: len(l.state.Snapshots), Forgotten: len(l.state.Forgotten),
+		Objects: l.objects, Bytes: l.bytes, Problems: []string{},
+	}
+	for _, c := range l.state.Signers.Certificates {
+		line.Signers = append(line.Signers, signerLine{c.N, c.Key.String(), c.Role, c.From})
+	}
+	for _, p := range l.problems {
+		line.Problems = append(line.Problems, p.Error())
+	}
+	if n := len(l.state.Snapshots); n > 0 {
+		m := l.state.Snapshots[n-1].Manifest
+		line.Latest = quote(m.Snapshot)
+		if t, err := time.Parse(time.RFC3339, m.Finished); err == nil {
+			line.Finished = t.Format(time.RFC3339)
+		}
+	}
+	return line
+}

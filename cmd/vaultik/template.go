@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// configText is the config that init writes: every setting there is, with
+// those that are not needed as comments.
+func (s *setup) configText() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Config of vaultik on this machine. It holds no secret key.
+
+# Where backups go: file:///folder or s3://bucket/prefix?endpoint=https://host.
+# Credentials of an S3 store come from AWS_ACCESS_KEY_ID and
+# AWS_SECRET_ACCESS_KEY, ~/.aws/credentials, or the machine's role.
+store = %s
+
+# This machine's name in the store.
+writer = %s
+
+# Signing key and index, in a folder of the writer's name below this one.
+state_dir = %s
+
+# The root key's public part. Only snapshots whose signer it certified count.
+root_key = %s
+
+# Whose identities can open the snapshots: public keys only. After a change
+# everything is uploaded anew, so that every recipient can read all of it.
+recipients = [
+%s]
+
+# How a command that reads contents gets the identity if it is not given one,
+# run by /bin/sh. Only for machines that may restore.
+#identity_command = "pass show vaultik-recovery-kit"
+
+# fastest, default, better or max.
+#compression = "default"
+
+# "vaultik backup" backs up every set, "vaultik backup NAME" one of them.
+[sets.default]
+paths = [
+%s]
+
+# What to leave out, in the syntax of gitignore: "*.o" anywhere, "cache/"
+# folders anywhere, "/tmp" at the top of each path, a whole path from "/" if it
+# leads into one of the paths.
+#exclude = ["*.tmp", "node_modules/"]
+#exclude_file = ["/etc/vaultik/exclude"]
+
+# Leave out what is in folders that hold a file of such a name.
+#exclude_if_present = [".nobackup"]
+
+# Leave out larger files.
+#exclude_larger_than = "4GiB"
+
+# Leave out what is in folders marked by a CACHEDIR.TAG.
+#exclude_caches = true
+
+# Leave out what is mounted below the paths.
+#one_file_system = true
+`, tomlString(s.url.String()), tomlString(s.writer), tomlString(s.where.state), tomlString(s.rootPublic.String()),
+		tomlList(s.recipients), tomlList(s.paths))
+	return b.String()
+}
+
+func tomlList(items []string) string {
+	var b strings.Builder
+	for _, item := range items {
+		b.WriteString("  " + tomlString(item) + ",\n")
+	}
+	return b.String()
+}
+
+// tomlString is s as a basic string of TOML.
+func tomlString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			b.WriteString(`\u` + fmt.Sprintf("%04X", r))
+		default:
+			b.WriteString(string(r))
+		}
+	}
+	return b.String() + `"`
+}

@@ -1,0 +1,106 @@
+package fs
+
+import (
+	"container/list"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/blob"
+)
+
+// frameKey names one frame in the whole store: blobs are named by the hash of
+// their bytes, so the writer and the seq add nothing.
+type frameKey struct {
+	blob   remote.Hash
+	offset int64 // of the compressed frame in the decrypted blob
+}
+
+// frameCache keeps decompressed frames, the least recently used go first. It
+// counts every byte it is told about, fetches in flight included, so that
+// limit bounds them together. The caller locks.
+type frameCache struct {
+	limit  int64 // bytes
+	used   int64 // bytes of frames held and of fetches in flight
+	order  list.List
+	frames map[frameKey]*list.Element
+}
+
+type cachedFrame struct {
+	key  frameKey
+	data []byte // never changed once it is in the cache
+}
+
+func newFrameCache(limit int64) *frameCache {
+	return &frameCache{limit: limit, frames: make(map[frameKey]*list.Element)}
+}
+
+// get returns a frame and marks it as used.
+func (c *frameCache) get(k frameKey) ([]byte, bool) {
+	e, ok := c.frames[k]
+	if !ok {
+		return nil, false
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(*cachedFrame).data, true
+}
+
+// put keeps a frame. One that is bigger than the whole cache goes at once.
+func (c *frameCache) put(k frameKey, data []byte) {
+	if _, ok := c.frames[k]; ok {
+		return
+	}
+	c.frames[k] = c.order.PushFront(&cachedFrame{k, data})
+	c.grow(int64(len(data)))
+}
+
+// drop forgets a frame.
+func (c *frameCache) drop(k frameKey) {
+	e, ok := c.frames[k]
+	if !ok {
+		return
+	}
+	c.order.Remove(e)
+	delete(c.frames, k)
+	c.used -= int64(len(e.Value.(*cachedFrame).data))
+}
+
+// grow counts n bytes more (or less) and makes room for them.
+func (c *frameCache) grow(n int64) {
+	c.used += n
+	for c.used > c.limit && c.order.Len() > 0 {
+		c.drop(c.order.Back().Value.(*cachedFrame).key)
+	}
+}
+
+// readerCache remembers the blob readers used last, for the file keys that
+// they hold: a known blob is read without its header and without asymmetric
+// cryptography. The caller locks.
+type readerCache struct {
+	limit   int
+	order   list.List
+	readers map[remote.Hash]*list.Element
+}
+
+type cachedReader struct {
+	blob   remote.Hash
+	reader *blob.Reader
+}
+
+func newReaderCache(limit int) *readerCache {
+	return &readerCache{limit: limit, readers: make(map[remote.Hash]*list.Element)}
+}
+
+// get returns the reader of a blob, made by open if it is not known.
+func (c *readerCache) get(h remote.Hash, open func() *blob.Reader) *blob.Reader {
+	if e, ok := c.readers[h]; ok {
+		c.order.MoveToFront(e)
+		return e.Value.(*cachedReader).reader
+	}
+	r := open()
+	c.readers[h] = c.order.PushFront(&cachedReader{h, r})
+	for c.order.Len() > c.limit {
+		last := c.order.Back()
+		c.order.Remove(last)
+		delete(c.readers, last.Value.(*cachedReader).blob)
+	}
+	return r
+}

@@ -1,0 +1,256 @@
+package fs
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+// Defaults of CatalogOptions.
+const (
+	DefaultOpenTrees = 32
+	DefaultViewBytes = 8 << 30
+)
+
+// CatalogOptions says which store to read, whom to trust and where to keep
+// views. Store, Root and Cache are needed, the rest may be zero.
+type CatalogOptions struct {
+	Store      remote.Store
+	StoreID    string // what Seen calls this store
+	Root       remote.PublicKey
+	Identities []age.Identity // needed by Open only
+	Cache      string         // folder of views; made if missing, 0700
+	Seen       *remote.Seen   // remembers the newest manifests; nil: no rollback is noticed
+
+	OpenTrees int   // views kept open though nobody uses them
+	ViewBytes int64 // size of all views on disk above which the oldest go
+	Chunks    ChunkOptions
+}
+
+// Snapshot is one verified snapshot of the store.
+type Snapshot struct {
+	Writer            string
+	Seq               remote.Seq
+	ID, Set           string
+	Started, Finished time.Time // as the writer claims
+	Hash              remote.Hash
+	Manifest          *remote.Manifest
+}
+
+// Catalog knows the verified snapshots of a store and opens their trees. What
+// is not trusted is left out and told as a problem. Make one with NewCatalog,
+// then Refresh. It is safe for concurrent use.
+type Catalog struct {
+	o      CatalogOptions
+	chunks *Chunks
+	views  string
+
+	refreshing sync.Mutex // one Refresh at a time
+
+	mu        sync.Mutex
+	writers   map[string]writerSnapshots
+	snapshots []Snapshot // by writer, then seq
+	problems  []error
+
+	open treeSet
+}
+
+// writerSnapshots is what the last successful look at a writer found. listing
+// stands for the keys it was made from: as long as they are the same there is
+// nothing to read again, because no object is ever overwritten.
+type writerSnapshots struct {
+	listing   [sha256.Size]byte
+	snapshots []Snapshot
+	problems  []error
+}
+
+// NewCatalog makes the cache folder and knows no snapshot yet.
+func NewCatalog(o CatalogOptions) (*Catalog, error) {
+	if o.OpenTrees <= 0 {
+		o.OpenTrees = DefaultOpenTrees
+	}
+	if o.ViewBytes <= 0 {
+		o.ViewBytes = DefaultViewBytes
+	}
+	views := filepath.Join(o.Cache, "views")
+	if err := os.MkdirAll(views, 0o700); err != nil {
+		return nil, fmt.Errorf("cache folder of views: %w", err)
+	}
+	// The views hold every file name of the snapshots in clear.
+	if err := os.Chmod(views, 0o700); err != nil {
+		return nil, fmt.Errorf("cache folder of views: %w", err)
+	}
+	c := &Catalog{o: o, views: views, chunks: NewChunks(o.Store, o.Identities, o.Chunks), writers: make(map[string]writerSnapshots)}
+	c.open.init(o.OpenTrees)
+	return c, nil
+}
+
+// Close closes all trees, also those still in use, and ends their fetches.
+func (c *Catalog) Close() error {
+	return errors.Join(c.open.close(), c.chunks.Close())
+}
+
+// Snapshots returns the verified snapshots, ordered by writer and seq.
+func (c *Catalog) Snapshots() []Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.snapshots)
+}
+
+// Problems returns what is wrong with the store as far as the last Refresh
+// saw: snapshots that are not trusted, corrupt or of an unknown format, gaps
+// in a chain, and a store that shows less than it did before.
+func (c *Catalog) Problems() []error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.problems)
+}
+
+// Refresh looks for new and for forgotten snapshots, and reports whether
+// Snapshots or Problems changed. Where nothing changed it costs a listing a
+// writer. If it fails for a writer, that writer's snapshots stay as they were.
+func (c *Catalog) Refresh(ctx context.Context) (changed bool, err error) {
+	c.refreshing.Lock()
+	defer c.refreshing.Unlock()
+	names, err := remote.ListWriters(ctx, c.o.Store)
+	if err != nil {
+		return false, fmt.Errorf("list the writers of the store: %w", err)
+	}
+	c.mu.Lock()
+	known := c.writers
+	c.mu.Unlock()
+	// A writer that vanished as a whole is looked at as well: Seen may know it.
+	names = slices.AppendSeq(names, maps.Keys(known))
+	if c.o.Seen != nil {
+		names = append(names, c.o.Seen.Writers(c.o.StoreID)...)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+
+	found := make([]writerSnapshots, len(names))
+	failed := make([]error, len(names))
+	var g errgroup.Group
+	g.SetLimit(4) // each of them fetches in parallel as well
+	for i, name := range names {
+		g.Go(func() error {
+			found[i], failed[i] = c.look(ctx, name, known[name])
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are in failed
+
+	writers := make(map[string]writerSnapshots, len(names))
+	for i, name := range names {
+		if failed[i] != nil {
+			failed[i] = fmt.Errorf("writer %q: %w", name, failed[i])
+		}
+		writers[name] = found[i]
+	}
+	err = errors.Join(failed...)
+	for name, w := range writers {
+		if old, ok := known[name]; !ok || old.listing != w.listing || !slices.EqualFunc(old.problems, w.problems, sameText) {
+			changed = true
+		}
+	}
+	if changed {
+		c.adopt(writers)
+	}
+	return changed, err
+}
+
+func sameText(a, b error) bool { return a.Error() == b.Error() }
+
+func (c *Catalog) adopt(writers map[string]writerSnapshots) {
+	var snapshots []Snapshot
+	var problems []error
+	for _, w := range writers {
+		snapshots = append(snapshots, w.snapshots...)
+		problems = append(problems, w.problems...)
+	}
+	slices.SortFunc(snapshots, func(a, b Snapshot) int {
+		return cmp.Or(cmp.Compare(a.Writer, b.Writer), cmp.Compare(a.Seq, b.Seq))
+	})
+	slices.SortFunc(problems, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writers, c.snapshots, c.problems = writers, snapshots, problems
+}
+
+// look reads one writer if its listing differs from what is known.
+func (c *Catalog) look(ctx context.Context, writer string, known writerSnapshots) (writerSnapshots, error) {
+	listing, err := c.listing(ctx, writer)
+	if err != nil {
+		return known, err
+	}
+	if listing == known.listing {
+		return known, nil
+	}
+	state, err := remote.ReadWriter(ctx, c.o.Store, c.o.Root, writer)
+	if err != nil {
+		return known, err
+	}
+	w := writerSnapshots{listing: listing, problems: slices.Concat(state.Signers.Problems, state.Problems)}
+	for _, v := range state.Snapshots {
+		s, err := snapshotOf(v)
+		if err != nil {
+			w.problems = append(w.problems, err)
+			continue
+		}
+		w.snapshots = append(w.snapshots, s)
+	}
+	if c.o.Seen != nil {
+		var seq remote.Seq
+		var hash remote.Hash
+		if n := len(state.Snapshots); n > 0 { // a writer's newest is never forgotten
+			seq, hash = state.Snapshots[n-1].Manifest.Seq, state.Snapshots[n-1].Hash
+		}
+		if err := c.o.Seen.Check(c.o.StoreID, writer, seq, hash, c.chunks.o.Now()); err != nil {
+			w.problems = append(w.problems, err)
+		}
+	}
+	return w, nil
+}
+
+// listing sums up the keys that decide which snapshots a writer has.
+func (c *Catalog) listing(ctx context.Context, writer string) (sum [sha256.Size]byte, err error) {
+	h := sha256.New()
+	for _, prefix := range []string{remote.SignersPrefix(writer), remote.MetadataPrefix(writer), remote.ForgottenPrefix(writer)} {
+		for info, err := range c.o.Store.List(ctx, prefix) {
+			if err != nil {
+				return sum, err
+			}
+			fmt.Fprintf(h, "%q %d\n", info.Key, info.Size)
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
+}
+
+func snapshotOf(v remote.Verified) (Snapshot, error) {
+	m := v.Manifest
+	s := Snapshot{Writer: m.Writer, Seq: m.Seq, ID: m.Snapshot, Set: m.Set, Hash: v.Hash, Manifest: m}
+	// The names become folder names in a mount, whoever signed them.
+	if err := errors.Join(remote.CheckName(m.Set), checkID(m.Snapshot)); err != nil {
+		return s, fmt.Errorf("snapshot %s of writer %q is left out: %w", m.Seq, m.Writer, err)
+	}
+	var err error
+	if s.Started, err = time.Parse(time.RFC3339, m.Started); err != nil {
+		return s, fmt.Errorf("snapshot %q is left out: its start time: %w", m.Snapshot, err)
+	}
+	if s.Finished, err = time.Parse(time.RFC3339, m.Finished); err != nil {
+		return s, fmt.Errorf("snapshot %q is left out: its finish time: %w", m.Snapshot, err)
+	}
+	return s, nil
+}

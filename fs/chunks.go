@@ -1,0 +1,319 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"sync"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/blob"
+)
+
+// Defaults of ChunkOptions.
+const (
+	DefaultMemory  = 256 << 20
+	DefaultTimeout = time.Minute
+
+	// maxReaders bounds how many blobs' file keys are remembered. Each saves
+	// an asymmetric decryption (0.3 ms for a hybrid identity) and a fetch.
+	maxReaders = 256
+
+	// failFast is how long a failed frame fails again without asking the
+	// store. The kernel repeats a failed read-ahead page by page; without it
+	// an outage of one deadline would become one deadline per page.
+	failFast = time.Second
+)
+
+// ChunkOptions bound what reading costs. Zero fields mean the defaults.
+type ChunkOptions struct {
+	Memory  int64         // bytes of decompressed frames and of fetches in flight
+	Timeout time.Duration // of one fetch
+	Now     func() time.Time
+}
+
+// Chunks reads frames of blobs: it fetches each once however many ask for it
+// at the same time, and keeps what fits into memory. It is shared by all trees
+// of a store and safe for concurrent use.
+//
+// A fetch belongs to nobody: it runs on under its own deadline when the reader
+// that began it gives up, because others may wait for it. A failure is not
+// cached, except that the same frame fails at once for one second.
+type Chunks struct {
+	store      remote.Store
+	identities []age.Identity
+	o          ChunkOptions
+
+	ctx      context.Context // ends with Close
+	stop     context.CancelCauseFunc
+	fetches  errgroup.Group
+	inFlight *semaphore.Weighted // bytes; half of Memory
+
+	mu      sync.Mutex
+	closed  bool
+	cache   *frameCache
+	flights map[frameKey]*flight
+	failed  map[failedKey]failure
+	readers *readerCache
+}
+
+// flight is one frame on its way. data and err are set before done is closed.
+type flight struct {
+	done chan struct{}
+	data []byte
+	err  error
+}
+
+// failedKey names what failed: a frame that could not be had (chunk is -1), or
+// one chunk in a frame, whose neighbours may be sound.
+type failedKey struct {
+	frame frameKey
+	chunk int64 // offset in the decompressed frame
+}
+
+type failure struct {
+	err   error
+	until time.Time
+}
+
+// frame says where a frame lies.
+type frame struct {
+	key    frameKey
+	length int64 // compressed
+	chunk  int64 // offset of the wanted chunk in the decompressed frame
+	plain  int64 // the frame has at least so many bytes decompressed: the end of that chunk
+	ref    blob.Ref
+}
+
+// NewChunks reads from s what identities can decrypt. Close it in the end.
+func NewChunks(s remote.Store, identities []age.Identity, o ChunkOptions) *Chunks {
+	if o.Memory <= 0 {
+		o.Memory = DefaultMemory
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Chunks{
+		store: s, identities: identities, o: o,
+		inFlight: semaphore.NewWeighted(o.Memory / 2),
+		cache:    newFrameCache(o.Memory),
+		flights:  make(map[frameKey]*flight),
+		failed:   make(map[failedKey]failure),
+		readers:  newReaderCache(maxReaders),
+	}
+	c.ctx, c.stop = context.WithCancelCause(context.Background())
+	return c
+}
+
+// Close ends all fetches and waits for them. Readers that wait for one fail
+// with ErrClosed.
+func (c *Chunks) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.stop(ErrClosed)
+	return c.fetches.Wait() // fetches report to their waiters, never here
+}
+
+// frames returns the decompressed frames, in the order of want. They are
+// shared: nobody may change them.
+func (c *Chunks) frames(ctx context.Context, want []frame) ([][]byte, error) {
+	out := make([][]byte, len(want))
+	waits, err := c.start(want, out)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range waits {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("frame at %d of blob %q: %w", want[i].key.offset, want[i].ref.Key, context.Cause(ctx))
+		}
+		if f.err != nil {
+			return nil, f.err
+		}
+		out[i] = f.data
+	}
+	return out, nil
+}
+
+// start fills out from memory, joins the flights under way and begins one
+// fetch a blob for the rest.
+func (c *Chunks) start(want []frame, out [][]byte) ([]*flight, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	var waits []*flight
+	var fetch map[remote.Hash][]frame
+	for i, w := range want {
+		if err := c.failing(failedKey{w.key, w.chunk}); err != nil {
+			return nil, err
+		}
+		if data, ok := c.cache.get(w.key); ok {
+			out[i] = data
+			continue
+		}
+		if err := c.failing(failedKey{w.key, -1}); err != nil {
+			return nil, err
+		}
+		if waits == nil {
+			waits = make([]*flight, len(want))
+		}
+		f := c.flights[w.key]
+		if f == nil {
+			f = &flight{done: make(chan struct{})}
+			c.flights[w.key] = f
+			if fetch == nil {
+				fetch = make(map[remote.Hash][]frame)
+			}
+			fetch[w.key.blob] = append(fetch[w.key.blob], w)
+		}
+		waits[i] = f
+	}
+	for _, group := range fetch {
+		r := c.readers.get(group[0].key.blob, func() *blob.Reader {
+			return blob.NewReader(c.store, group[0].ref, c.identities)
+		})
+		c.fetches.Go(func() error { c.fetch(r, group); return nil })
+	}
+	return waits, nil
+}
+
+// fetch gets the frames of one blob and tells their waiters.
+func (c *Chunks) fetch(r *blob.Reader, group []frame) {
+	ctx, cancel := context.WithTimeoutCause(c.ctx, c.o.Timeout,
+		fmt.Errorf("the store did not deliver within %v: %w", c.o.Timeout, context.DeadlineExceeded))
+	defer cancel()
+
+	weight := int64(0)
+	for _, f := range group {
+		weight += f.length + f.plain
+	}
+	weight = min(weight, c.o.Memory/2)
+	if err := c.inFlight.Acquire(ctx, weight); err != nil {
+		c.land(group, nil, c.because(ctx, group[0], err))
+		return
+	}
+	defer c.inFlight.Release(weight)
+	c.count(weight)
+	defer c.count(-weight)
+
+	data, err := c.get(ctx, r, group)
+	if errors.Is(err, remote.ErrCorrupt) && len(group) > 1 {
+		// One bad frame must not take its neighbours along: ask for each, so
+		// that exactly those that are bad fail.
+		for i := range group {
+			data, err := c.get(ctx, r, group[i:i+1])
+			c.land(group[i:i+1], data, err)
+		}
+		return
+	}
+	c.land(group, data, err)
+}
+
+func (c *Chunks) get(ctx context.Context, r *blob.Reader, group []frame) ([][]byte, error) {
+	spans := make([]blob.Span, len(group))
+	for i, f := range group {
+		spans[i] = blob.Span{Offset: f.key.offset, Length: f.length}
+	}
+	data, err := r.Frames(ctx, spans)
+	if err != nil {
+		return nil, c.because(ctx, group[0], err)
+	}
+	if len(data) != len(group) {
+		return nil, fmt.Errorf("blob %q: asked for %d frames, got %d: %w", group[0].ref.Key, len(group), len(data), remote.ErrCorrupt)
+	}
+	return data, nil
+}
+
+// because names the blob, and the reason why ctx ended if that is the cause.
+func (c *Chunks) because(ctx context.Context, f frame, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	err = lost(err)
+	return fmt.Errorf("read %d bytes from %d on of blob %q: %w", f.length, f.key.offset, f.ref.Key, err)
+}
+
+// lost makes the absence of an object an ErrLost and nothing else.
+func lost(err error) error {
+	if errors.Is(err, iofs.ErrNotExist) {
+		return fmt.Errorf("%w: %v", ErrLost, err)
+	}
+	return err
+}
+
+func (c *Chunks) count(n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cache.grow(n)
+}
+
+// land ends the flights of a group, with their frames or with err.
+func (c *Chunks) land(group []frame, data [][]byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, g := range group {
+		f := c.flights[g.key]
+		delete(c.flights, g.key)
+		if err != nil {
+			f.err = err
+			c.remember(failedKey{g.key, -1}, err)
+		} else {
+			f.data = data[i]
+			c.cache.put(g.key, data[i])
+		}
+		close(f.done)
+	}
+}
+
+// distrust is told of a chunk that has the wrong hash. Its frame leaves the
+// memory, where it may have been damaged.
+func (c *Chunks) distrust(f frame, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cache.drop(f.key)
+	c.remember(failedKey{f.key, f.chunk}, err)
+}
+
+// failing returns the error of a failure that is less than failFast ago.
+func (c *Chunks) failing(k failedKey) error {
+	f, ok := c.failed[k]
+	if !ok {
+		return nil
+	}
+	if c.o.Now().Before(f.until) {
+		return f.err
+	}
+	delete(c.failed, k)
+	return nil
+}
+
+func (c *Chunks) remember(k failedKey, err error) {
+	now := c.o.Now()
+	if len(c.failed) >= 1024 {
+		for k, f := range c.failed {
+			if !now.Before(f.until) {
+				delete(c.failed, k)
+			}
+		}
+	}
+	if len(c.failed) >= 1024 {
+		clear(c.failed) // only costs the store some questions more
+	}
+	c.failed[k] = failure{err, now.Add(failFast)}
+}

@@ -1,0 +1,317 @@
+package fusefs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"git.eeqj.de/sneak/vaultik/fs"
+)
+
+// Errors of Mount.
+var (
+	// ErrMounted: the folder is a vaultik mount already.
+	ErrMounted = errors.New("already a vaultik mount; unmount it first")
+	// ErrDead: a vaultik mount whose process is gone or hangs lies there.
+	ErrDead = errors.New("a vaultik mount whose process is gone; remove it with: fusermount3 -uz or umount -l")
+	// ErrBusy: something still uses the mount.
+	ErrBusy = errors.New("in use")
+)
+
+const fsType = "fuse.vaultik" // in /proc/mounts
+
+// Options of a mount. The zero value is good.
+type Options struct {
+	// AllowOther opens the mount to all users, with the kernel checking
+	// owners, modes and ACLs. Without it only the mounting user gets in, who
+	// may read everything. fusermount3 wants user_allow_other in
+	// /etc/fuse.conf for it.
+	AllowOther bool
+	// Timeout of each request, after which it fails with EIO; 60 s by default.
+	Timeout time.Duration
+	// Refresh says how often a store is asked for new snapshots; one minute by
+	// default, never if negative.
+	Refresh time.Duration
+	// Warn is told why requests failed and why refreshing did. It is called
+	// from many goroutines and must not touch the mount.
+	Warn func(error)
+
+	wrap func(fuse.RawFileSystem) fuse.RawFileSystem // lets tests count requests
+}
+
+// Mount is a mounted file system. It lives until Unmount, or until somebody
+// unmounts it with other means.
+type Mount struct {
+	dir    string
+	fs     *fileSystem
+	server *fuse.Server
+	work   errgroup.Group
+	notify sync.Mutex // one round of notifications at a time
+}
+
+// MountTree mounts one snapshot: its "/" is dir. The caller closes t after Wait.
+func MountTree(dir string, t *fs.Tree, o Options) (*Mount, error) {
+	return mount(dir, &fileSystem{tree: t, xattrs: t.HasXattrs()}, o)
+}
+
+// MountCatalog mounts all snapshots of a store: see layout for the folders. A
+// snapshot is loaded when somebody first looks into it. The catalog should
+// have been refreshed once; the caller closes it after Wait.
+func MountCatalog(dir string, c *fs.Catalog, o Options) (*Mount, error) {
+	l := newLayout(c)
+	l.update()
+	// Nobody knows what snapshots will come, so ENOSYS for xattrs, which holds
+	// for the life of the mount, is out of the question.
+	m, err := mount(dir, &fileSystem{layout: l, xattrs: true}, o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Refresh == 0 {
+		o.Refresh = time.Minute
+	}
+	if o.Refresh > 0 {
+		ctx, stop := context.WithCancel(context.Background())
+		m.work.Go(func() error { m.server.Wait(); stop(); return nil })
+		m.work.Go(func() error { m.refreshEvery(ctx, o.Refresh); return nil })
+	}
+	return m, nil
+}
+
+func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
+	if o.Timeout <= 0 {
+		o.Timeout = time.Minute
+	}
+	if o.Warn == nil {
+		o.Warn = func(error) {}
+	}
+	dir, err := mountpoint(dir)
+	if err != nil {
+		return nil, err
+	}
+	f.RawFileSystem = fuse.NewDefaultRawFileSystem()
+	f.timeout, f.warn = o.Timeout, onlyNews(o.Warn)
+	f.owner = fuse.Owner{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())}
+	var raw fuse.RawFileSystem = f
+	if o.wrap != nil {
+		raw = o.wrap(raw)
+	}
+	m := &Mount{dir: dir, fs: f}
+	if m.server, err = fuse.NewServer(raw, dir, mountOptions(o)); err != nil {
+		return nil, fmt.Errorf("mount on %q: %w", dir, err)
+	}
+	m.work.Go(func() error { m.server.Serve(); return nil })
+	if err := m.server.WaitMount(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount on %q: %w", dir, err), m.Unmount())
+	}
+	m.readAhead()
+	return m, nil
+}
+
+func mountOptions(o Options) *fuse.MountOptions {
+	m := &fuse.MountOptions{
+		FsName: "vaultik", Name: "vaultik",
+		AllowOther: o.AllowOther,
+		// A mount that is not read-only has its access times invalidated by
+		// every read, and asks for the attributes each time.
+		Options:          []string{"ro"},
+		DirectMountFlags: unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV,
+		// Root needs no helper program, and gets a better error without it.
+		DirectMountStrict: os.Geteuid() == 0,
+		MaxWrite:          ioSize, // max_read, and how many pages a request may have
+		MaxReadAhead:      ioSize,
+		MaxBackground:     64, // read-aheads at a time; each may wait for the store
+
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true, // content never changes: no invalidation by mtime
+		DisableSplice:            true, // costs three system calls more a READ
+		PanicHandler: func(v any) fuse.Status {
+			o.Warn(fmt.Errorf("internal error: %v", v))
+			return fuse.EIO
+		},
+		// It says what status does better, and what is normal when signals fly.
+		Logger: log.New(io.Discard, "", 0),
+	}
+	if o.AllowOther {
+		m.Options = append(m.Options, "default_permissions")
+		m.EnableAcl = true // ACLs restrict as well as permit
+	}
+	return m
+}
+
+// Dir is the absolute path of the mount.
+func (m *Mount) Dir() string { return m.dir }
+
+// Wait waits until the file system is unmounted, by whomever, and all of its
+// requests have been answered.
+func (m *Mount) Wait() error { return m.work.Wait() }
+
+// Unmount unmounts the file system and waits as Wait does. It fails with
+// ErrBusy while files are open or somebody is inside.
+func (m *Mount) Unmount() error {
+	if err := m.server.Unmount(); err != nil {
+		if busy(err, m.dir) {
+			return fmt.Errorf("unmount %q: %w (lsof +f -- %q shows by whom)", m.dir, ErrBusy, m.dir)
+		}
+		return fmt.Errorf("unmount %q: %w", m.dir, err)
+	}
+	return m.Wait()
+}
+
+// busy reports whether unmounting failed because the mount is in use. The
+// helper program only says so in words, so there the mount still being in its
+// place has to do.
+func busy(err error, dir string) bool {
+	if errors.Is(err, syscall.EBUSY) {
+		return true
+	}
+	mounted, _ := mountedAt(dir)
+	return mounted == fsType
+}
+
+// Refresh looks for new snapshots now and makes them appear. It does nothing
+// in a mount of one snapshot.
+func (m *Mount) Refresh(ctx context.Context) error {
+	l := m.fs.layout
+	if l == nil {
+		return nil
+	}
+	_, err := l.catalog.Refresh(ctx)
+	m.notify.Lock()
+	defer m.notify.Unlock()
+	last := uint64(0)
+	for _, c := range l.update() {
+		// No lock of the layout is held here: the kernel may first want the
+		// answer to a LOOKUP in the same directory.
+		m.server.EntryNotify(c.dir, c.name)
+		if c.dir != last {
+			m.server.InodeNotify(c.dir, 0, 0)
+			last = c.dir
+		}
+	}
+	return err
+}
+
+func (m *Mount) refreshEvery(ctx context.Context, d time.Duration) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := m.Refresh(ctx); err != nil && ctx.Err() == nil {
+			m.fs.warn(fmt.Errorf("look for new snapshots: %w", err))
+		}
+	}
+}
+
+// readAhead lets the kernel read 1 MiB ahead instead of 128 KiB, which doubles
+// the throughput. Only root may; for others it stays as it is.
+func (m *Mount) readAhead() {
+	var st unix.Stat_t
+	if os.Geteuid() != 0 || unix.Stat(m.dir, &st) != nil {
+		return
+	}
+	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	_ = os.WriteFile(bdi, []byte(strconv.Itoa(ioSize>>10)), 0) // sysfs may be absent or read-only
+}
+
+// mountpoint refuses what cannot or must not be mounted on, and returns the
+// place that dir leads to. A folder that is not empty is fine, as for any
+// mount: what is in it comes back afterwards.
+func mountpoint(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for range 40 { // symbolic links, as the kernel counts them
+		parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+		if err != nil {
+			return "", fmt.Errorf("mountpoint: %w", err)
+		}
+		dir = filepath.Join(parent, filepath.Base(dir))
+		// First, because looking at a mount whose process hangs would hang too.
+		switch kind, err := mountedAt(dir); {
+		case err != nil:
+			return "", err
+		case kind == fsType && alive(dir):
+			return "", fmt.Errorf("%q: %w", dir, ErrMounted)
+		case kind == fsType:
+			return "", fmt.Errorf("%q: %w", dir, ErrDead)
+		}
+		i, err := os.Lstat(dir)
+		if err != nil {
+			return "", fmt.Errorf("mountpoint: %w", err)
+		}
+		if i.IsDir() {
+			return dir, nil
+		}
+		target, err := os.Readlink(dir)
+		if err != nil {
+			return "", fmt.Errorf("mountpoint %q: %w", dir, syscall.ENOTDIR)
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(parent, target)
+		}
+		dir = target
+	}
+	return "", fmt.Errorf("mountpoint %q: %w", dir, syscall.ELOOP)
+}
+
+// alive asks a mount a question that its process has to answer. The goroutine
+// stays behind if it never does: nothing can end such a call but unmounting.
+func alive(dir string) bool {
+	answered := make(chan bool, 1)
+	go func() {
+		var st unix.Statfs_t
+		answered <- unix.Statfs(dir, &st) == nil
+	}()
+	select {
+	case ok := <-answered:
+		return ok
+	case <-time.After(2 * time.Second):
+		return false
+	}
+}
+
+// mountedAt returns the type of the file system mounted on dir last, "" if
+// none is. dir is absolute and free of symbolic links.
+func mountedAt(dir string) (string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	kind := ""
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		// 36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw
+		before, after, _ := strings.Cut(lines.Text(), " - ")
+		fields, kinds := strings.Fields(before), strings.Fields(after)
+		if len(fields) > 4 && len(kinds) > 0 && unescape(fields[4]) == dir {
+			kind = kinds[0]
+		}
+	}
+	return kind, lines.Err()
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}

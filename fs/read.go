@@ -1,0 +1,185 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/blob"
+)
+
+// readWindow is how much of a long ReadAt is worked on at a time, in bytes of
+// the file. It bounds the frames that one call holds on to.
+const readWindow = 8 << 20
+
+// ReadAt reads from a regular file as io.ReaderAt does: it returns len(p)
+// bytes, or fewer and an error, which is io.EOF at the end of the file. ctx
+// ends the waiting and not the fetch.
+func (t *Tree) ReadAt(ctx context.Context, n metastore.Node, p []byte, off int64) (int, error) {
+	if err := t.readable(n); err != nil {
+		return 0, err
+	}
+	if off < 0 {
+		return 0, fmt.Errorf("read %q: offset %d is negative", n.Name, off)
+	}
+	if off >= n.Size {
+		return 0, io.EOF
+	}
+	atEnd := int64(len(p)) > n.Size-off
+	if atEnd {
+		p = p[:n.Size-off]
+	}
+	done := 0
+	for done < len(p) {
+		end := min(done+readWindow, len(p))
+		if err := t.readWindow(ctx, n, p[done:end], off+int64(done)); err != nil {
+			return done, fmt.Errorf("read %q: %w", n.Name, err)
+		}
+		done = end
+	}
+	if atEnd {
+		return done, io.EOF
+	}
+	return done, nil
+}
+
+// readable says why a node has no content, if so.
+func (t *Tree) readable(n metastore.Node) error {
+	switch {
+	case n.Type == metastore.Directory:
+		return fmt.Errorf("%q: %w", n.Name, ErrIsDirectory)
+	case n.Type != metastore.Regular:
+		return fmt.Errorf("%q: %w", n.Name, ErrNotRegular)
+	case n.State == metastore.StateUnreadable, n.Content == 0 && n.Size > 0:
+		return fmt.Errorf("%q: %w", n.Name, ErrNotCaptured)
+	}
+	return nil
+}
+
+// readWindow fills p, which lies within the file, or fails.
+func (t *Tree) readWindow(ctx context.Context, n metastore.Node, p []byte, off int64) error {
+	// The view is a local file: a reader that gives up need not interrupt it.
+	extents, err := t.view.Extents(context.WithoutCancel(ctx), n, off, int64(len(p)))
+	if err != nil {
+		return err
+	}
+	want := make([]frame, 0, len(extents))
+	at := off
+	for _, x := range extents {
+		if x.Offset > at || x.Offset+x.Length <= at {
+			break
+		}
+		at = x.Offset + x.Length
+		if x.Hole {
+			continue
+		}
+		if x.Lost {
+			return fmt.Errorf("bytes %d to %d, chunk %s: %w", x.Offset, at, remote.Hash(x.Chunk), ErrLost)
+		}
+		want = append(want, t.frameOf(x))
+	}
+	if at < off+int64(len(p)) {
+		return fmt.Errorf("the content list ends at byte %d of %d: %w", at, n.Size, remote.ErrCorrupt)
+	}
+	frames, err := t.chunks.frames(ctx, want)
+	if err != nil {
+		return err
+	}
+	for _, x := range extents {
+		from, to := max(x.Offset, off), min(x.Offset+x.Length, off+int64(len(p)))
+		if from >= to {
+			break
+		}
+		dst := p[from-off : to-off]
+		if x.Hole {
+			clear(dst)
+			continue
+		}
+		chunk, err := t.chunk(x, want[0], frames[0])
+		if err != nil {
+			return err
+		}
+		copy(dst, chunk[from-x.Offset:to-x.Offset])
+		want, frames = want[1:], frames[1:]
+	}
+	return nil
+}
+
+func (t *Tree) frameOf(x metastore.Extent) frame {
+	h := remote.Hash(x.Blob.Hash)
+	return frame{
+		key:    frameKey{h, x.FrameOffset},
+		length: x.FrameLength,
+		chunk:  x.FrameStart,
+		plain:  x.FrameStart + x.ChunkSize,
+		ref: blob.Ref{
+			Key:  remote.BlobKey(t.writer, remote.Seq(x.Blob.Seq), h),
+			Hash: h, Size: x.Blob.Size, Header: x.Blob.Header,
+		},
+	}
+}
+
+// chunk cuts an extent's chunk out of its frame and checks its hash, which is
+// done on every read: memory fails too, and a frame stays there for long.
+func (t *Tree) chunk(x metastore.Extent, f frame, data []byte) ([]byte, error) {
+	c := blob.Chunk{ID: x.Chunk, Offset: x.FrameStart, Length: x.ChunkSize}
+	chunk, err := c.Cut(data)
+	if err == nil && x.Length != x.ChunkSize {
+		err = fmt.Errorf("chunk %s: it has %d bytes, the file has %d of it: %w", c.ID, x.ChunkSize, x.Length, remote.ErrCorrupt)
+	}
+	if err == nil {
+		return chunk, nil
+	}
+	err = fmt.Errorf("blob %q, frame at %d: %w", f.ref.Key, f.key.offset, err)
+	t.chunks.distrust(f, err)
+	return nil, err
+}
+
+// SeekData returns the first offset at or after off that is not in a hole,
+// SeekHole the first that is, or the end of the file. Both fail with io.EOF
+// where lseek(2) says ENXIO: at or past the end, and SeekData within a last
+// hole. What was not captured counts as data, so that a copy meets the error.
+func (t *Tree) SeekData(ctx context.Context, n metastore.Node, off int64) (int64, error) {
+	return t.seek(ctx, n, off, false)
+}
+
+// SeekHole is described at SeekData.
+func (t *Tree) SeekHole(ctx context.Context, n metastore.Node, off int64) (int64, error) {
+	return t.seek(ctx, n, off, true)
+}
+
+func (t *Tree) seek(ctx context.Context, n metastore.Node, off int64, hole bool) (int64, error) {
+	if n.Type != metastore.Regular {
+		return 0, fmt.Errorf("%q: %w", n.Name, ErrNotRegular)
+	}
+	if off < 0 || off >= n.Size {
+		return 0, io.EOF
+	}
+	if t.readable(n) != nil {
+		if hole {
+			return n.Size, nil
+		}
+		return off, nil
+	}
+	for window := int64(1 << 20); off < n.Size; window *= 2 {
+		extents, err := t.view.Extents(ctx, n, off, min(window, n.Size-off))
+		if err != nil {
+			return 0, err
+		}
+		for _, x := range extents {
+			if x.Hole == hole {
+				return max(off, x.Offset), nil
+			}
+			off = x.Offset + x.Length
+		}
+		if len(extents) == 0 {
+			return 0, fmt.Errorf("%q: the content list ends at byte %d of %d: %w", n.Name, off, n.Size, remote.ErrCorrupt)
+		}
+	}
+	if hole {
+		return n.Size, nil
+	}
+	return 0, io.EOF
+}

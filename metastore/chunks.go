@@ -1,0 +1,202 @@
+package metastore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// ContentChunk is a piece of a file.
+type ContentChunk struct {
+	Offset, Length int64 // bytes in the file
+	Chunk          int64 // of chunks; 0 is a hole
+}
+
+// Blob describes a blob that arrived in the store.
+type Blob struct {
+	Hash     [32]byte // SHA-256 of the object
+	Size     int64    // bytes of the object
+	Header   int64    // bytes of the age header
+	Level    int      // of compression
+	UploadMS int64    // how long the upload took
+}
+
+// BlobChunk says where in a blob a chunk is.
+type BlobChunk struct {
+	Chunk                    int64 // of chunks
+	FrameOffset, FrameLength int64 // bytes in the decrypted stream
+	Offset, Length           int64 // bytes in the decompressed frame
+}
+
+// BlobRef names a blob.
+type BlobRef struct {
+	Seq  int64
+	Hash [32]byte
+	Size int64 // bytes of the object
+}
+
+// Chunk finds or makes the row of a chunk. stored tells that it need not be
+// uploaded: a blob that the index counts on holds it, encrypted to exactly
+// this run's recipients.
+func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, stored bool, err error) {
+	if size <= 0 {
+		return 0, false, fmt.Errorf("a chunk cannot have %d bytes", size)
+	}
+	err = r.write(ctx, "look up a chunk", func(x *Index) error {
+		var known int64
+		found, err := x.row(`SELECT c.id, c.size, EXISTS (
+				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.recipients = ?)
+			FROM chunks c WHERE c.hash = ?`, []any{r.recipients[:], hash[:]}, &id, &known, &stored)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			id, _, err = x.exec("INSERT INTO chunks (hash, size) VALUES (?, ?)", hash[:], size)
+			return err
+		case known != size:
+			return fmt.Errorf("%w: chunk %x has %d bytes there, not %d", ErrIndexDamaged, hash, known, size)
+		}
+		return nil
+	})
+	return id, stored, err
+}
+
+// Content finds or makes the content that consists of chunks, which tile it
+// from offset 0; none of them is the empty content. Only like, if it is not 0,
+// is compared: what the file had before, most likely.
+func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (id int64, err error) {
+	var size int64
+	for _, c := range chunks {
+		if c.Offset != size || c.Length <= 0 {
+			return 0, fmt.Errorf("a piece of %d bytes at %d does not continue content that ends at %d", c.Length, c.Offset, size)
+		}
+		size += c.Length
+	}
+	err = r.write(ctx, "record content", func(x *Index) error {
+		if like != 0 {
+			same, err := x.sameContent(ctx, like, chunks, size)
+			if err != nil {
+				return err
+			}
+			if same {
+				id, r.lastID, r.lastSize = like, like, size
+				return nil
+			}
+		}
+		if id, _, err = x.exec("INSERT INTO contents (size) VALUES (?)", size); err != nil {
+			return err
+		}
+		for _, c := range chunks {
+			if err := x.addContentChunk(id, c); err != nil {
+				return err
+			}
+		}
+		r.lastID, r.lastSize = id, size
+		return nil
+	})
+	return id, err
+}
+
+func (s *session) addContentChunk(content int64, c ContentChunk) error {
+	if c.Chunk == 0 {
+		_, _, err := s.exec("INSERT INTO file_chunks (content, offset, length) VALUES (?, ?, ?)", content, c.Offset, c.Length)
+		return err
+	}
+	_, n, err := s.exec("INSERT INTO file_chunks (content, offset, length, chunk) SELECT ?, ?, size, id FROM chunks WHERE id = ? AND size = ?",
+		content, c.Offset, c.Chunk, c.Length)
+	if err == nil && n != 1 {
+		err = fmt.Errorf("there is no chunk %d of %d bytes", c.Chunk, c.Length)
+	}
+	return err
+}
+
+func (s *session) sameContent(ctx context.Context, id int64, chunks []ContentChunk, size int64) (bool, error) {
+	var known int64
+	found, err := s.row("SELECT size FROM contents WHERE id = ?", []any{id}, &known)
+	if err != nil || !found || known != size {
+		return false, err
+	}
+	i, same := 0, true
+	err = s.each(ctx, "SELECT offset, length, chunk FROM file_chunks WHERE content = ? ORDER BY offset", []any{id},
+		func(scan func(...any) error) error {
+			var c ContentChunk
+			var chunk sql.NullInt64
+			if err := scan(&c.Offset, &c.Length, &chunk); err != nil {
+				return err
+			}
+			c.Chunk = chunk.Int64
+			same = same && i < len(chunks) && c == chunks[i]
+			i++
+			return nil
+		})
+	return same && i == len(chunks), err
+}
+
+// AddBlob records a blob that arrived in the store under this run's seq, with
+// the chunks that it holds. When AddBlob returns, that survives the end of the
+// process, and a rollback. A power cut may undo it, which only means that the
+// chunks are uploaded once more and the blob is deleted by a later prune.
+func (r *Run) AddBlob(ctx context.Context, b Blob, chunks []BlobChunk) error {
+	return r.write(ctx, "record a blob", func(x *Index) error {
+		var id int64
+		// A blob that this run has lost again may well be put again.
+		_, err := x.row(`INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (seq, hash) DO UPDATE SET end_run = NULL RETURNING id`,
+			[]any{b.Hash[:], r.seq, b.Size, b.Header, r.recipients[:], b.Level, b.UploadMS}, &id)
+		if err != nil {
+			return err
+		}
+		for _, c := range chunks {
+			_, n, err := x.exec(`INSERT INTO blob_chunks (chunk, blob, frame_offset, frame_length, offset, length)
+				SELECT id, ?, ?, ?, ?, size FROM chunks WHERE id = ? AND size = ? ON CONFLICT DO NOTHING`,
+				id, c.FrameOffset, c.FrameLength, c.Offset, c.Chunk, c.Length)
+			if err != nil {
+				return err
+			}
+			if n == 1 {
+				continue
+			}
+			known, err := x.row("SELECT 1 FROM blob_chunks WHERE chunk = ? AND blob = ? AND length = ?", []any{c.Chunk, id, c.Length}, new(int64))
+			if err != nil {
+				return err
+			}
+			if !known {
+				return fmt.Errorf("there is no chunk %d of %d bytes", c.Chunk, c.Length)
+			}
+		}
+		r.changes++
+		return x.commit()
+	})
+}
+
+// Blobs returns all blobs that the index counts on: what the newest manifest
+// references or pins, and what was uploaded since.
+func (r *Run) Blobs(ctx context.Context) (blobs []BlobRef, err error) {
+	err = r.read(ctx, "list the blobs", func(x *Index) error {
+		return x.each(ctx, "SELECT seq, hash, size FROM blobs WHERE end_run IS NULL ORDER BY seq, hash", nil,
+			func(scan func(...any) error) error {
+				var b BlobRef
+				var hash sql.RawBytes
+				if err := scan(&b.Seq, &hash, &b.Size); err != nil {
+					return err
+				}
+				copy(b.Hash[:], hash)
+				blobs = append(blobs, b)
+				return nil
+			})
+	})
+	return blobs, err
+}
+
+// LoseBlob says that a blob is not in the store, or not as it should be. Its
+// chunks are missing then unless another blob has them. A rollback does not
+// bring it back.
+func (r *Run) LoseBlob(ctx context.Context, seq int64, hash [32]byte) error {
+	return r.write(ctx, "note a lost blob", func(x *Index) error {
+		_, n, err := x.exec("UPDATE blobs SET end_run = ? WHERE seq = ? AND hash = ? AND end_run IS NULL", r.seq, seq, hash[:])
+		if n > 0 {
+			r.changes++
+		}
+		return err
+	})
+}

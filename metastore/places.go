@@ -1,0 +1,113 @@
+package metastore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// DirectoryMark is what the index knows of a directory before looking closer.
+type DirectoryMark struct {
+	Path   int64
+	Mark   [16]byte // of the set's last run that looked at all of its entries
+	Marked bool
+}
+
+// Directory finds or makes the path of a directory and tells what its entries
+// looked like: if the mark is still right, everything recorded of them holds.
+// "/" has the parent 0 and the name "".
+func (r *Run) Directory(ctx context.Context, parent int64, name string) (d DirectoryMark, err error) {
+	if err := checkEntry(parent, name); err != nil {
+		return DirectoryMark{}, err
+	}
+	err = r.write(ctx, "look up a directory", func(x *Index) error {
+		var mark []byte
+		found, err := x.row(`SELECT p.id, m.mark FROM paths p LEFT JOIN marks m ON m.set_id = ? AND m.path = p.id
+			WHERE p.parent = ? AND p.name = ?`, []any{r.set, parent, []byte(name)}, &d.Path, &mark)
+		if err != nil {
+			return err
+		}
+		if !found {
+			d.Path, err = x.addPath(parent, name)
+			return err
+		}
+		d.Marked = len(mark) == len(d.Mark)
+		copy(d.Mark[:], mark)
+		return nil
+	})
+	return d, err
+}
+
+// Path finds or makes the path of an entry.
+func (r *Run) Path(ctx context.Context, parent int64, name string) (id int64, err error) {
+	if err := checkEntry(parent, name); err != nil {
+		return 0, err
+	}
+	err = r.write(ctx, "look up a path", func(x *Index) error {
+		found, err := x.row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(name)}, &id)
+		if err == nil && !found {
+			id, err = x.addPath(parent, name)
+		}
+		return err
+	})
+	return id, err
+}
+
+// checkEntry refuses names that no reader would accept.
+func checkEntry(parent int64, name string) error {
+	if parent == 0 && name == "" {
+		return nil // "/"
+	}
+	if name == "" || name == "." || name == ".." || len(name) > nameLimit || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%q cannot be the name of an entry", name)
+	}
+	return nil
+}
+
+// nameLimit is the longest name in bytes that readers accept.
+const nameLimit = 255
+
+func (s *session) addPath(parent int64, name string) (int64, error) {
+	// The parent must be known, or nobody would ever find the entry.
+	id, n, err := s.exec("INSERT INTO paths (parent, name) SELECT id, ? FROM paths WHERE id = ?", []byte(name), parent)
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%q has the unknown parent %d", name, parent)
+	}
+	return id, err
+}
+
+// Volume finds or makes the row of a volume.
+func (r *Run) Volume(ctx context.Context, fstype string, fsid uint64, root string) (id int64, err error) {
+	if err := checkText(fstype); err != nil {
+		return 0, err
+	}
+	err = r.write(ctx, "look up a volume", func(x *Index) error {
+		found, err := x.row("SELECT id FROM volumes WHERE fstype = ? AND fsid = ? AND root = ?",
+			[]any{fstype, int64(fsid), []byte(root)}, &id)
+		if err == nil && !found {
+			id, _, err = x.exec("INSERT INTO volumes (fstype, fsid, root) VALUES (?, ?, ?)", fstype, int64(fsid), []byte(root))
+		}
+		return err
+	})
+	return id, err
+}
+
+// SetMark keeps a hash over what all entries of a directory look like. Only
+// set it when each of them was recorded, or found unchanged, in this run, and
+// none has to be looked at again. A rollback forgets it.
+func (r *Run) SetMark(ctx context.Context, path int64, m [16]byte) error {
+	return r.write(ctx, "mark a directory", func(x *Index) error {
+		_, _, err := x.exec(`INSERT INTO marks (set_id, path, mark, run) VALUES (?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET mark = excluded.mark, run = excluded.run WHERE mark <> excluded.mark`,
+			r.set, path, m[:], r.seq)
+		return err
+	})
+}
+
+// ClearMark makes the next run look at every entry of a directory.
+func (r *Run) ClearMark(ctx context.Context, path int64) error {
+	return r.write(ctx, "clear a mark", func(x *Index) error {
+		_, _, err := x.exec("DELETE FROM marks WHERE set_id = ? AND path = ?", r.set, path)
+		return err
+	})
+}

@@ -1,0 +1,374 @@
+package metastore
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strings"
+)
+
+// Limits that no dump can change.
+const (
+	maxDepth    = 4096     // components of a path
+	maxTarget   = 64 << 10 // bytes of a symbolic link's target; Linux itself allows 4095
+	maxOwner    = 1024     // bytes of a user's or group's name
+	maxChunk    = 16 << 20 // bytes of a chunk's plaintext, and of a whole frame's
+	maxBlob     = 1 << 30  // bytes of a blob
+	maxHeader   = 64 << 10 // bytes of a blob's age header
+	hashSize    = 32       // bytes of a SHA-256
+	maxXattr    = 64 << 10 // bytes of an extended attribute's value, XATTR_SIZE_MAX of Linux
+	secretSize  = 32       // bytes of the chunker's secret
+	maxNanos    = 999_999_999
+	blockSize   = 512         // bytes of a unit of st_blocks
+	ageNonce    = 16          // bytes between an age header and the first piece
+	agePiece    = 64<<10 + 16 // bytes of a whole encrypted piece
+	agePieceTag = 16          // of them, the authentication tag's
+)
+
+// checks judge a single row by itself. Each gets a row of its table with the
+// kinds of values that the table has, and says what is wrong with it.
+var checks = [tableCount]func(row []Value) error{
+	TableSnapshots:  checkSnapshot,
+	TableVolumes:    checkID,
+	TablePaths:      checkPath,
+	TableFiles:      func(row []Value) error { return fileOf(row, new(File)) },
+	TableXattrs:     checkXattr,
+	TableContents:   checkID,
+	TableFileChunks: checkFileChunk,
+	TableChunks:     checkChunk,
+	TableBlobs:      checkBlob,
+	TableBlobChunks: checkBlobChunk,
+}
+
+// rowName is how errors call a row: by its table and key.
+func rowName(t Table, row []Value) string {
+	return fmt.Sprintf("%s with %s %d", t, t.Key(), row[0].Int)
+}
+
+func between(what string, n, low, high int64) error {
+	if n < low || n > high {
+		return fmt.Errorf("%s is %d, not between %d and %d", what, n, low, high)
+	}
+	return nil
+}
+
+// within checks integers of a row: columns named, each from 0 to high.
+func within(t Table, row []Value, high int64, columns ...int) error {
+	for _, c := range columns {
+		if err := between(t.columns()[c].name, row[c].Int, 0, high); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func size(what string, b []byte, want int) error {
+	if len(b) != want {
+		return fmt.Errorf("%s has %d bytes instead of %d", what, len(b), want)
+	}
+	return nil
+}
+
+func checkID(row []Value) error { return between("its key", row[0].Int, 1, math.MaxInt64) }
+
+func checkSnapshot(row []Value) error {
+	_, err := snapshotOf(row)
+	return err
+}
+
+// snapshotOf reads the row of snapshots.
+func snapshotOf(row []Value) (s Snapshot, err error) {
+	if err := checkID(row); err != nil {
+		return s, err
+	}
+	if err := within(TableSnapshots, row, maxNanos, 6, 8); err != nil {
+		return s, err
+	}
+	if err := within(TableSnapshots, row, maxChunk, 15, 16, 17); err != nil {
+		return s, err
+	}
+	if err := size("chunk_secret", row[18].Bytes, secretSize); err != nil {
+		return s, err
+	}
+	if err := within(TableSnapshots, row, math.MaxInt64, 19, 20, 21); err != nil {
+		return s, err
+	}
+	s = Snapshot{
+		Seq: row[0].Int, ID: string(row[1].Bytes), Writer: string(row[2].Bytes), Set: string(row[3].Bytes),
+		Hostname: string(row[4].Bytes),
+		Started:  Time{row[5].Int, int32(row[6].Int)}, Finished: Time{row[7].Int, int32(row[8].Int)},
+		Version: string(row[9].Bytes), Revision: string(row[10].Bytes),
+		Chunking: Chunking{
+			Algorithm: string(row[14].Bytes),
+			Min:       int(row[15].Int), Avg: int(row[16].Int), Max: int(row[17].Int),
+			Secret: bytes.Clone(row[18].Bytes),
+		},
+		NewFiles: row[19].Int, NewBytes: row[20].Int, StoredBytes: row[21].Int,
+	}
+	for i, l := range []*[]string{&s.Roots, &s.Excludes, &s.Tags} {
+		if *l, err = splitList(row[11+i].Bytes); err != nil {
+			return s, fmt.Errorf("%s: %w", TableSnapshots.columns()[11+i].name, err)
+		}
+	}
+	return s, nil
+}
+
+// splitList is the inverse of list.
+func splitList(b []byte) ([]string, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	s, ok := strings.CutSuffix(string(b), "\x00")
+	if !ok {
+		return nil, fmt.Errorf("%q does not end in a NUL", excerpt(b))
+	}
+	return strings.Split(s, "\x00"), nil
+}
+
+func checkPath(row []Value) error {
+	id, parent, name := row[0].Int, row[1].Int, row[2].Bytes
+	if id == 1 && parent == 0 && len(name) == 0 {
+		return nil // the root
+	}
+	switch {
+	case id < 2 || parent < 1:
+		return fmt.Errorf("only the root has key 1, parent 0 and no name, this has key %d, parent %d and name %q", id, parent, name)
+	case id == parent:
+		return fmt.Errorf("it lies in itself")
+	}
+	return checkName(name)
+}
+
+// checkName refuses what cannot be the name of a directory entry, or would
+// lead out of the directory.
+func checkName(name []byte) error {
+	switch {
+	case len(name) == 0 || len(name) > nameLimit:
+		return fmt.Errorf("a name has 1 to %d bytes, not %d", nameLimit, len(name))
+	case bytes.IndexByte(name, '/') >= 0 || bytes.IndexByte(name, 0) >= 0:
+		return fmt.Errorf("%q has a slash or a NUL", name)
+	case string(name) == "." || string(name) == "..":
+		return fmt.Errorf("%q is not a name", name)
+	}
+	return nil
+}
+
+// fileOf reads a row of files into f and checks it. Strings that f has already
+// are kept where they are the same.
+func fileOf(row []Value, f *File) error {
+	if err := checkID(row); err != nil {
+		return err
+	}
+	if err := between("path", row[1].Int, 1, math.MaxInt64); err != nil {
+		return err
+	}
+	if err := within(TableFiles, row, math.MaxUint32, 7, 8, 20, 21, 22, 24); err != nil {
+		return err
+	}
+	if err := within(TableFiles, row, maxNanos, 13, 15, 17); err != nil {
+		return err
+	}
+	if err := within(TableFiles, row, math.MaxInt64, 11, 18); err != nil {
+		return err
+	}
+	if err := between("errno", row[4].Int, 0, math.MaxInt32); err != nil {
+		return err
+	}
+	if err := between("mode", row[6].Int, 0, 0o7777); err != nil {
+		return err
+	}
+	if len(row[9].Bytes) > maxOwner || len(row[10].Bytes) > maxOwner {
+		return fmt.Errorf("user or group is longer than %d bytes", maxOwner)
+	}
+	if err := oneOf(&f.Role, row[2].Bytes, roles[:]); err != nil {
+		return fmt.Errorf("role: %w", err)
+	}
+	if err := oneOf(&f.State, row[3].Bytes, states[:]); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	if len(row[5].Bytes) != 1 || !strings.Contains("fdlpscb", string(row[5].Bytes)) {
+		return fmt.Errorf("%q is not a type", row[5].Bytes)
+	}
+	f.Type = Type(row[5].Bytes[0])
+	f.Errno, f.Mode, f.UID, f.GID = int(row[4].Int), uint32(row[6].Int), uint32(row[7].Int), uint32(row[8].Int)
+	keep(&f.User, row[9].Bytes)
+	keep(&f.Group, row[10].Bytes)
+	f.Size = row[11].Int
+	f.MTime = Time{row[12].Int, int32(row[13].Int)}
+	f.CTime = Time{row[14].Int, int32(row[15].Int)}
+	f.BTime = Time{row[16].Int, int32(row[17].Int)}
+	f.Volume, f.Inode, f.Nlink = row[18].Int, uint64(row[19].Int), uint32(row[20].Int)
+	f.RdevMajor, f.RdevMinor = uint32(row[21].Int), uint32(row[22].Int)
+	keep(&f.Target, row[23].Bytes)
+	f.Flags, f.Content = uint32(row[24].Int), row[25].Int
+	if row[25].Kind == Null {
+		f.Content = 0
+	}
+	switch target, content := row[23].Kind != Null, row[25].Kind != Null; {
+	case target != (f.Type == Symlink):
+		return fmt.Errorf("a symbolic link has a target, and nothing else has, this is of type %q", f.Type)
+	case len(f.Target) > maxTarget || strings.Contains(f.Target, "\x00"):
+		return fmt.Errorf("a target of %d bytes with or without NUL is not one", len(f.Target))
+	case content && f.Type != Regular:
+		return fmt.Errorf("only a regular file has content, this is of type %q", f.Type)
+	case content && f.Content < 1:
+		return fmt.Errorf("content is %d, not a key", f.Content)
+	case !content && f.Type == Regular && f.Size > 0 && (f.State == StateComplete || f.State == StateChanged):
+		return fmt.Errorf("a file of %d bytes in state %q has no content", f.Size, f.State)
+	case f.Role != RoleRoot && f.Role != RoleInside && f.Type != Directory && f.Type != Symlink && f.State != StateUnreadable:
+		return fmt.Errorf("what leads to a root is a directory or a symbolic link, this is of type %q", f.Type)
+	}
+	return nil
+}
+
+// oneOf sets *v to the value that is spelled b.
+func oneOf[S ~string](v *S, b []byte, values []S) error {
+	for _, known := range values {
+		if string(b) == string(known) {
+			*v = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not one", b)
+}
+
+// keep sets *s to b and allocates only if it differs.
+func keep(s *string, b []byte) {
+	if *s != string(b) {
+		*s = string(b)
+	}
+}
+
+func checkXattr(row []Value) error {
+	switch name := row[1].Bytes; {
+	case len(name) == 0 || len(name) > nameLimit || bytes.IndexByte(name, 0) >= 0:
+		return fmt.Errorf("%q is not the name of an extended attribute", excerpt(name))
+	case len(row[2].Bytes) > maxXattr:
+		return fmt.Errorf("extended attribute %q has %d bytes, more than %d", name, len(row[2].Bytes), maxXattr)
+	}
+	return checkID(row)
+}
+
+func checkFileChunk(row []Value) error {
+	offset, length, hole := row[1].Int, row[2].Int, row[3].Kind == Null
+	longest := int64(maxChunk)
+	if hole {
+		longest = math.MaxInt64
+	}
+	if err := between("length", length, 1, longest); err != nil {
+		return err
+	}
+	if err := between("offset", offset, 0, math.MaxInt64-length); err != nil {
+		return err
+	}
+	if !hole && row[3].Int < 1 {
+		return fmt.Errorf("chunk is %d, not a key", row[3].Int)
+	}
+	return checkID(row)
+}
+
+func checkChunk(row []Value) error {
+	if err := size("hash", row[1].Bytes, hashSize); err != nil {
+		return err
+	}
+	if err := between("size", row[2].Int, 1, maxChunk); err != nil {
+		return err
+	}
+	return checkID(row)
+}
+
+func checkBlob(row []Value) error {
+	if err := size("hash", row[1].Bytes, hashSize); err != nil {
+		return err
+	}
+	if err := between("seq", row[2].Int, 1, math.MaxInt64); err != nil {
+		return err
+	}
+	if err := between("header", row[4].Int, 1, maxHeader); err != nil {
+		return err
+	}
+	if err := between("size", row[3].Int, row[4].Int+ageNonce+agePieceTag, maxBlob); err != nil {
+		return err
+	}
+	if err := size("recipients", row[5].Bytes, hashSize); err != nil {
+		return err
+	}
+	if err := between("upload_ms", row[7].Int, 0, math.MaxInt64); err != nil {
+		return err
+	}
+	return checkID(row)
+}
+
+func checkBlobChunk(row []Value) error {
+	if err := between("blob", row[1].Int, 1, math.MaxInt64); err != nil {
+		return err
+	}
+	if err := between("frame_offset", row[2].Int, 0, maxBlob); err != nil {
+		return err
+	}
+	if err := between("frame_length", row[3].Int, 1, maxBlob-row[2].Int); err != nil {
+		return err
+	}
+	if err := between("length", row[5].Int, 1, maxChunk); err != nil {
+		return err
+	}
+	// A frame is at most 16 MiB when decompressed, and its chunks lie in it.
+	if err := between("offset", row[4].Int, 0, maxChunk-row[5].Int); err != nil {
+		return err
+	}
+	return checkID(row)
+}
+
+// relations are what must not be found among rows that are each fine by
+// themselves. Each query yields the key of an offending row.
+//
+// The last: an age payload is a nonce and pieces of 64 KiB, the last of which
+// may be shorter, with a tag each.
+var relations = []struct {
+	table Table
+	query string
+	wrong string
+}{
+	{TableFileChunks, `SELECT content FROM stage.sizes WHERE content NOT IN (SELECT id FROM stage.contents) LIMIT 1`,
+		"its content does not exist"},
+	{TableFileChunks, `SELECT content FROM main.file_chunks f LEFT JOIN main.chunks c ON c.id = f.chunk
+		WHERE f.chunk IS NOT NULL AND c.size IS NOT f.length LIMIT 1`,
+		"its chunk does not exist or has another size"},
+	{TableXattrs, `SELECT file FROM main.xattrs WHERE file NOT IN (SELECT id FROM stage.files) LIMIT 1`,
+		"its file does not exist"},
+	{TableBlobChunks, `SELECT l.chunk FROM main.blob_chunks l LEFT JOIN main.chunks c ON c.id = l.chunk
+		WHERE c.size IS NOT l.length LIMIT 1`,
+		"its chunk does not exist or has another size"},
+	{TableBlobChunks, fmt.Sprintf(`SELECT l.chunk FROM main.blob_chunks l
+		LEFT JOIN (SELECT id, size - header - %[1]d AS sealed FROM main.blobs) b ON b.id = l.blob
+		WHERE b.id IS NULL OR l.frame_offset + l.frame_length > b.sealed - %[3]d * ((b.sealed + %[2]d - 1) / %[2]d) LIMIT 1`,
+		ageNonce, agePiece, agePieceTag),
+		"its blob does not exist or ends before the frame does"},
+	{TableFiles, `SELECT f.id FROM stage.files f LEFT JOIN stage.contents c ON c.id = f.content
+		WHERE f.content IS NOT NULL AND c.id IS NULL LIMIT 1`,
+		"its content does not exist"},
+}
+
+// compare says in which number a dump differs from what was signed.
+func (t Totals) compare(signed Totals) error {
+	for _, n := range []struct {
+		what      string
+		got, want int64
+	}{
+		{"files", t.Files, signed.Files},
+		{"bytes", t.Bytes, signed.Bytes},
+		{"volumes", t.Volumes, signed.Volumes},
+		{"paths", t.Paths, signed.Paths},
+		{"xattrs", t.Xattrs, signed.Xattrs},
+		{"contents", t.Contents, signed.Contents},
+		{"file_chunks", t.FileChunks, signed.FileChunks},
+		{"chunks", t.Chunks, signed.Chunks},
+		{"blobs", t.Blobs, signed.Blobs},
+		{"blob_chunks", t.BlobChunks, signed.BlobChunks},
+	} {
+		if n.got != n.want {
+			return bad("it has %d %s, signed were %d", n.got, n.what, n.want)
+		}
+	}
+	return nil
+}

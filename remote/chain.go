@@ -1,0 +1,269 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// Verified is a manifest whose signature holds.
+type Verified struct {
+	Manifest *Manifest
+	Hash     Hash  // of the object, what the next manifest calls previous
+	Size     int64 // of the object, in bytes
+	Key      PublicKey
+}
+
+// ReadManifest gets one manifest and checks it: its signature first, by the
+// key in charge of that run, then its bytes, then that it says of itself what
+// its key says. Errors wrap ErrNotTrusted, ErrCorrupt, ErrUnsupported,
+// fs.ErrNotExist if there is no manifest, or are the store's.
+func ReadManifest(ctx context.Context, s Store, signers Signers, writer string, seq Seq) (*Verified, error) {
+	if writer != signers.Writer {
+		return nil, fmt.Errorf("%w: the signers are those of writer %q, not %q", ErrNotTrusted, signers.Writer, writer)
+	}
+	v, err := readManifest(ctx, s, signers, seq, MaxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", ManifestKey(writer, seq), err)
+	}
+	return v, nil
+}
+
+func readManifest(ctx context.Context, s Store, signers Signers, seq Seq, limit int64) (*Verified, error) {
+	key := ManifestKey(signers.Writer, seq)
+	signer, err := signers.For(seq)
+	if err != nil {
+		return nil, err
+	}
+	object, err := get(ctx, s, key, limit)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := get(ctx, s, SignatureKey(key), MaxSignature)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: its signature is missing", ErrNotTrusted)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("its signature: %w", err)
+	}
+	if _, err := signer.Verify(object, signature); err != nil {
+		return nil, err
+	}
+	m, err := DecodeManifest(object)
+	if err != nil {
+		return nil, err
+	}
+	if m.Writer != signers.Writer || m.Seq != seq {
+		return nil, fmt.Errorf("%w: it is the manifest of run %s of writer %q, put in another's place", ErrNotTrusted, m.Seq, m.Writer)
+	}
+	return &Verified{Manifest: m, Hash: Sum(object), Size: int64(len(object)), Key: signer}, nil
+}
+
+// WriterState is what a store holds of one writer, checked.
+type WriterState struct {
+	Writer    string
+	Signers   Signers
+	Snapshots []Verified  // by seq; forgotten ones are left out even if their manifest is still there
+	Forgotten []Tombstone // valid ones, by seq
+	// Problems are *Problem values by key: manifests that are not trusted,
+	// corrupt or unknown, gaps and breaks of the chain, invalid tombstones.
+	// A snapshot behind a break of the chain is in Snapshots all the same:
+	// its own signature holds.
+	Problems []error
+}
+
+// Stopped returns the problems that forbid deleting anything of this writer,
+// nil if there are none.
+func (w *WriterState) Stopped() error {
+	var stops []error
+	for _, err := range w.Problems {
+		if p := (*Problem)(nil); errors.As(err, &p) && p.Stops {
+			stops = append(stops, err)
+		}
+	}
+	return errors.Join(stops...)
+}
+
+// FolderLister is what a Store may offer beyond the interface: the names
+// directly below a prefix without a listing of everything in them.
+type FolderLister interface {
+	// Folders yields, without the final "/", what follows prefix up to the
+	// next "/" in at least one key. prefix is "" or ends in "/".
+	Folders(ctx context.Context, prefix string) ([]string, error)
+}
+
+// ListWriters returns the names of the writers in a store, sorted. What has
+// no valid name is none. In a store that is no FolderLister this takes a
+// listing of all objects.
+func ListWriters(ctx context.Context, s Store) ([]string, error) {
+	found := make(map[string]bool)
+	if f, ok := s.(FolderLister); ok {
+		folders, err := f.Folders(ctx, "")
+		if err != nil {
+			return nil, fmt.Errorf("list the writers: %w", err)
+		}
+		for _, name := range folders {
+			found[name] = true
+		}
+	} else {
+		for info, err := range s.List(ctx, "") {
+			if err != nil {
+				return nil, fmt.Errorf("list the writers: %w", err)
+			}
+			if name, _, ok := strings.Cut(info.Key, "/"); ok {
+				found[name] = true
+			}
+		}
+	}
+	maps.DeleteFunc(found, func(name string, _ bool) bool { return CheckName(name) != nil })
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// fetches is how many manifests or tombstones are read at once; they are
+// small, so this hides the store's latency.
+const fetches = 16
+
+// ReadWriter reads and checks everything of a writer but blobs, lists and
+// dumps. What is wrong with the objects goes to Problems; the error is only
+// about getting at the store.
+//
+// Tombstones are read after the manifests. A purge puts the tombstone before
+// it deletes the manifest, so whatever a purge at work hides from the first
+// look the second one explains.
+func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*WriterState, error) {
+	w := &WriterState{Writer: writer}
+	var err error
+	if w.Signers, err = LoadSigners(ctx, s, root, writer); err != nil {
+		return nil, err
+	}
+	c := chain{writer: writer, manifests: make(map[Seq]Verified), broken: make(map[Seq]error), tombstones: make(map[Seq]Tombstone)}
+	if err := c.readManifests(ctx, s, w.Signers); err != nil {
+		return nil, err
+	}
+	if err := c.readTombstones(ctx, s, w.Signers); err != nil {
+		return nil, err
+	}
+	c.verify()
+	for _, seq := range slices.Sorted(maps.Keys(c.manifests)) {
+		if _, gone := c.tombstones[seq]; !gone {
+			w.Snapshots = append(w.Snapshots, c.manifests[seq])
+		}
+	}
+	for _, seq := range slices.Sorted(maps.Keys(c.tombstones)) {
+		w.Forgotten = append(w.Forgotten, c.tombstones[seq])
+	}
+	slices.SortFunc(c.problems, func(a, b *Problem) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Error(), b.Error()))
+	})
+	for _, p := range c.problems {
+		w.Problems = append(w.Problems, p)
+	}
+	return w, nil
+}
+
+// listed returns the sizes of the objects of one kind, by seq.
+func listed(ctx context.Context, s Store, prefix string, kind Kind) (map[Seq]int64, error) {
+	sizes := make(map[Seq]int64)
+	for info, err := range s.List(ctx, prefix) {
+		if err != nil {
+			return nil, fmt.Errorf("list %q: %w", prefix, err)
+		}
+		if k, err := ParseKey(info.Key); err == nil && k.Kind == kind && !k.Signature {
+			sizes[k.Seq] = info.Size
+		}
+	}
+	return sizes, nil
+}
+
+func (c *chain) readManifests(ctx context.Context, s Store, signers Signers) error {
+	sizes, err := listed(ctx, s, MetadataPrefix(c.writer), KindManifest)
+	if err != nil {
+		return err
+	}
+	// Whoever may write to the store can make an unsigned "manifest" as big
+	// as the limit. One such fits into memory, sixteen at once need not.
+	memory := semaphore.NewWeighted(MaxManifest)
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fetches)
+	for seq, size := range sizes {
+		if size > MaxManifest {
+			mu.Lock()
+			c.broken[seq] = fmt.Errorf("%w: it has %d bytes, more than the limit of %d", ErrCorrupt, size, MaxManifest)
+			mu.Unlock()
+			continue
+		}
+		g.Go(func() error {
+			if err := memory.Acquire(ctx, size); err != nil {
+				return err
+			}
+			defer memory.Release(size)
+			v, err := readManifest(ctx, s, signers, seq, size)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, fs.ErrNotExist): // gone since the listing: a tombstone explains it, or nothing does
+			case err != nil && isFinding(err):
+				c.broken[seq] = err
+			case err != nil:
+				return err
+			default:
+				c.manifests[seq] = *v
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (c *chain) readTombstones(ctx context.Context, s Store, signers Signers) error {
+	sizes, err := listed(ctx, s, ForgottenPrefix(c.writer), KindTombstone)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fetches)
+	for seq := range sizes {
+		g.Go(func() error {
+			t, err := readTombstone(ctx, s, signers, seq)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil && isFinding(err):
+				c.problem(TombstoneKey(c.writer, seq), err, false)
+			case err != nil:
+				return err
+			default:
+				c.tombstones[seq] = *t
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func readTombstone(ctx context.Context, s Store, signers Signers, seq Seq) (*Tombstone, error) {
+	object, err := get(ctx, s, TombstoneKey(signers.Writer, seq), MaxTombstone)
+	if err != nil {
+		return nil, err
+	}
+	t, err := DecodeTombstone(object)
+	if err != nil {
+		return nil, err
+	}
+	if t.Seq != seq {
+		return nil, fmt.Errorf("%w: it is the tombstone of run %s, put in another's place", ErrNotTrusted, t.Seq)
+	}
+	_, err = t.Verify(signers)
+	return t, err
+}

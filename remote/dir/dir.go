@@ -1,0 +1,263 @@
+// Package dir is a store in a local folder: an object is a plain file, its
+// key the path below the folder.
+//
+// It promises what remote.Store promises, on every file system that has
+// either renameat2(RENAME_NOREPLACE) or hard links, and for any number of
+// processes and machines that share the folder: the file system decides who
+// creates a key. Put returns after the file and every folder above it up to
+// the store's own are synced.
+//
+// An object is first written to a file named ".tmp-…" in the folder where it
+// will live. Such files are no objects: no key can name them and no listing
+// shows them. Put removes what a crash left of them in the folder it writes
+// to: a file that is a day old and that nobody holds locked (each maker keeps
+// a flock on its own). Where locks do not reach, as between the machines of
+// some network file systems, the worst that can happen is that a Put which
+// takes longer than a day finds its file gone, and starts over.
+//
+// Files get the mode 0644 and folders 0755, less the umask: the objects are
+// encrypted and signed, and whoever copies or audits a store is often another
+// user than the one who writes it. To hide sizes and times too, give the
+// store's folder the mode 0700.
+//
+// Not promised: that a folder which happens to be an unmounted mount point is
+// noticed (it looks like an empty store), and that bytes on the disk stay as
+// they were (readers check every hash).
+package dir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+const (
+	tempPrefix = ".tmp-"
+	// tempAge is how old a leftover must be before Put removes it. No upload
+	// takes a day; see the package comment for what happens if one does.
+	tempAge = 24 * time.Hour
+
+	fileMode   = 0o644
+	folderMode = 0o755
+)
+
+// Store is a remote.Store in a folder. Use Open or Create. It follows no
+// symbolic link that leads out of the folder.
+type Store struct {
+	root    *os.Root
+	now     func() time.Time
+	publish func(folder *os.File, from, to string) error // see link.go
+	swept   sync.Map                                     // folders that Put looked for leftovers in
+}
+
+// Open opens the store in an existing folder. If there is none, or it is no
+// folder, the error wraps remote.ErrNoStore.
+func Open(folder string) (*Store, error) {
+	root, err := os.OpenRoot(folder)
+	if fi, statErr := os.Stat(folder); err != nil && statErr == nil && !fi.IsDir() {
+		err = &fs.PathError{Op: "open", Path: folder, Err: syscall.ENOTDIR} // OpenRoot has no errno here
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return nil, fmt.Errorf("open store in folder %q: %w (is its disk mounted? otherwise create the folder): %w", folder, remote.ErrNoStore, err)
+	case err != nil:
+		return nil, fmt.Errorf("open store in folder %q: %w", folder, mapError(err))
+	}
+	return &Store{root: root, now: time.Now, publish: publish}, nil
+}
+
+// Create makes the folder, and those above it, unless they exist, and opens
+// the store in it.
+func Create(folder string) (*Store, error) {
+	folder, err := filepath.Abs(folder)
+	if err != nil {
+		return nil, fmt.Errorf("create store folder: %w", err)
+	}
+	var parents []string // of the folders that do not exist yet
+	for f := folder; ; f = filepath.Dir(f) {
+		if _, err := os.Lstat(f); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		parents = append(parents, filepath.Dir(f))
+	}
+	if err := os.MkdirAll(folder, folderMode); err != nil {
+		return nil, fmt.Errorf("create store folder %q: %w", folder, mapError(err))
+	}
+	for _, parent := range parents {
+		f, err := os.Open(parent)
+		if err == nil {
+			err = syncAndClose(f)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("create store folder %q: %w", folder, mapError(err))
+		}
+	}
+	return Open(folder)
+}
+
+// Close lets go of the folder. Open readers stay valid.
+func (s *Store) Close() error { return s.root.Close() }
+
+// Get implements remote.Store.
+func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	f, size, err := s.open(ctx, "get", key)
+	if err != nil {
+		return nil, err
+	}
+	if n < 0 {
+		n = size - off
+	}
+	if off < 0 || n < 0 || off > size || n > size-off {
+		_ = f.Close() // nothing was written
+		return nil, fmt.Errorf("get %d bytes from %d on of %q, which has %d: %w", n, off, key, size, remote.ErrCorrupt)
+	}
+	return &reader{ctx: ctx, key: key, file: f, body: io.NewSectionReader(f, off, n), left: n}, nil
+}
+
+// Stat implements remote.Store. A file system records no sums, so SHA256 is
+// zero.
+func (s *Store) Stat(ctx context.Context, key string) (remote.Info, error) {
+	if err := checkCall(ctx, "stat", key); err != nil {
+		return remote.Info{}, err
+	}
+	fi, err := s.root.Stat(key)
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return remote.Info{}, fmt.Errorf("stat %q: %w", key, lookupError(err))
+	}
+	return remote.Info{Key: key, Size: fi.Size(), Modified: fi.ModTime()}, nil
+}
+
+// Delete implements remote.Store. It also removes the folders above the
+// object that it leaves empty, and syncs the folder that remains.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := checkCall(ctx, "delete", key); err != nil {
+		return err
+	}
+	fi, err := s.root.Lstat(key)
+	if err == nil && fi.IsDir() {
+		return nil // a folder of other objects, and so no object itself
+	}
+	if err == nil {
+		err = s.root.Remove(key)
+	}
+	if err = lookupError(err); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("delete %q: %w", key, err)
+	}
+	folder := path.Dir(key)
+	for folder != "." && s.root.Remove(folder) == nil { // fails as soon as one is not empty
+		folder = path.Dir(folder)
+	}
+	if err := s.syncFolder(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete %q: %w", key, err)
+	}
+	return nil
+}
+
+func (s *Store) open(ctx context.Context, verb, key string) (*os.File, int64, error) {
+	if err := checkCall(ctx, verb, key); err != nil {
+		return nil, 0, err
+	}
+	// Without O_NONBLOCK a FIFO that somebody planted would block for ever.
+	f, err := s.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s %q: %w", verb, key, lookupError(err))
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written
+		return nil, 0, fmt.Errorf("%s %q: %w", verb, key, err)
+	}
+	return f, fi.Size(), nil
+}
+
+func (s *Store) syncFolder(folder string) error {
+	f, err := s.root.Open(folder)
+	if err != nil {
+		return err
+	}
+	return syncAndClose(f)
+}
+
+func syncAndClose(f *os.File) error {
+	err := f.Sync()
+	if errors.Is(err, syscall.EINVAL) {
+		err = nil // a file system without fsync of folders
+	}
+	return errors.Join(err, f.Close())
+}
+
+// checkCall refuses keys that are no plain relative path or that name a
+// temporary file. os.Root refuses the same escapes once more.
+func checkCall(ctx context.Context, verb, key string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s %q: %w", verb, key, err)
+	}
+	if key == "." || !fs.ValidPath(key) || strings.ContainsRune(key, 0) {
+		return fmt.Errorf("%s %q: a key is a path of names with one \"/\" between two of them, none of them \".\" or \"..\"", verb, key)
+	}
+	for name := range strings.SplitSeq(key, "/") {
+		if strings.HasPrefix(name, tempPrefix) {
+			return fmt.Errorf("%s %q: names that begin with %q are reserved", verb, key, tempPrefix)
+		}
+	}
+	return nil
+}
+
+// mapError turns the system's errors into those of package remote.
+func mapError(err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("%w: %w", remote.ErrDenied, err)
+	}
+	return err
+}
+
+// lookupError is mapError for calls that look for an existing object: where a
+// part of the key is an object itself, or no file can have such a name, there
+// is none.
+func lookupError(err error) error {
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
+		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
+	return mapError(err)
+}
+
+type reader struct {
+	ctx  context.Context
+	key  string
+	file *os.File
+	body *io.SectionReader
+	left int64
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, fmt.Errorf("read %q: %w", r.key, err)
+	}
+	n, err := r.body.Read(p)
+	r.left -= int64(n)
+	if err == io.EOF && r.left > 0 {
+		err = fmt.Errorf("read %q: the file became shorter, %d bytes are missing: %w", r.key, r.left, remote.ErrCorrupt)
+	}
+	return n, err
+}
+
+func (r *reader) Close() error { return r.file.Close() }

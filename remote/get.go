@@ -1,0 +1,33 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// get reads a whole object of at most limit bytes. A longer one is ErrCorrupt,
+// which the caller must complete with the key, a missing one fs.ErrNotExist.
+func get(ctx context.Context, s Store, key string, limit int64) ([]byte, error) {
+	r, err := s.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	object, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("read %q: %w", key, err)
+	}
+	if int64(len(object)) > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrCorrupt, limit)
+	}
+	return object, nil
+}
+
+// isFinding tells an error that says something about the stored objects from
+// one of getting at them, after which nothing can be said.
+func isFinding(err error) bool {
+	return errors.Is(err, ErrNotTrusted) || errors.Is(err, ErrCorrupt) ||
+		errors.Is(err, ErrUnsupported) || errors.Is(err, fs.ErrNotExist)
+}

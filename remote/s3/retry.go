@@ -1,0 +1,205 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+var (
+	// errStalled is why watch cancels an attempt.
+	errStalled = errors.New("the transfer made no progress")
+	// errAnswer is an answer that a sound service does not give. Proxies
+	// do, in bad moments, so it is worth another attempt.
+	errAnswer = errors.New("the service's answer makes no sense")
+)
+
+// retry calls attempt until it succeeds, fails for good, or was called often
+// enough. It returns the last error as it is; see wrap.
+func (s *Store) retry(ctx context.Context, attempts int, attempt func() error) error {
+	for n := 1; ; n++ {
+		err := attempt()
+		if err == nil || n >= attempts || ctx.Err() != nil || !s.retryable(err) || s.pause(ctx, n) != nil {
+			return err
+		}
+	}
+}
+
+// pause waits after the n-th failure: a random time, so that many clients
+// that failed together do not come back together.
+func (s *Store) pause(ctx context.Context, n int) error {
+	most := s.opts.Backoff * 100
+	if n <= 6 {
+		most = s.opts.Backoff << n >> 1
+	}
+	t := time.NewTimer(time.Duration(s.jitter() * float64(most)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// retryable reports whether the same call may succeed a little later.
+func (s *Store) retryable(err error) bool {
+	if isExplained(err) {
+		return false
+	}
+	var answer minio.ErrorResponse
+	if errors.As(err, &answer) {
+		switch answer.Code {
+		case "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "RequestTimeout", "InternalError", "SlowDown":
+			return true // the first three: what arrived is not what was sent
+		case minio.AuthorizationHeaderMalformed, minio.InvalidRegion:
+			return s.opts.Region == "" // minio now knows the region
+		}
+		switch answer.StatusCode {
+		case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests, 499: // 499: nginx, connection closed
+			return true
+		case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusInsufficientStorage:
+			return false
+		}
+		return answer.StatusCode >= 500
+	}
+	return !isTLS(err) // everything else happened on the network
+}
+
+// isExplained reports whether err comes from this package, which explained
+// it, and not from minio or the network.
+func isExplained(err error) bool {
+	for _, e := range []error{remote.ErrCorrupt, remote.ErrUnsupported, remote.ErrDenied, remote.ErrExists, remote.ErrNoStore, fs.ErrNotExist} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// isTLS reports whether err says that the other side is not who it should be
+// or does not speak TLS, which no other attempt changes.
+func isTLS(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var record tls.RecordHeaderError
+	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) ||
+		errors.As(err, &invalid) || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch)
+}
+
+// watch cancels an attempt that makes no progress in time.
+type watch struct {
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
+}
+
+// newWatch gives the attempt d until the first expect.
+func newWatch(ctx context.Context, d time.Duration) (context.Context, *watch) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	return ctx, &watch{cancel: cancel, timer: time.AfterFunc(d, func() { cancel(errStalled) })}
+}
+
+// expect asks for progress within d from now on.
+func (w *watch) expect(d time.Duration) { w.timer.Reset(d) }
+
+// pause asks for none until the next expect.
+func (w *watch) pause() { w.timer.Stop() }
+
+// end releases what belongs to the attempt.
+func (w *watch) end() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// watchedFor runs one attempt under a watch that first waits for an answer.
+func (s *Store) watchedFor(ctx context.Context, attempt func(context.Context, *watch) error) error {
+	ctx, w := newWatch(ctx, 2*s.opts.Stall)
+	defer w.end()
+	return stalledOr(ctx, attempt(ctx, w))
+}
+
+// watched is watchedFor for calls that carry no body.
+func (s *Store) watched(ctx context.Context, attempt func(context.Context) error) error {
+	return s.watchedFor(ctx, func(ctx context.Context, _ *watch) error { return attempt(ctx) })
+}
+
+// stalledOr returns err, and why the watch cancelled ctx if it did.
+func stalledOr(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errStalled) {
+		// Without the context's own error: the caller did not cancel.
+		return fmt.Errorf("%w: %v", errStalled, err)
+	}
+	return err
+}
+
+// wrap says what failed, where, and what to do, in errors of package remote.
+func (s *Store) wrap(ctx context.Context, verb, key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	what := verb + " " + s.opts.URL()
+	if key != "" {
+		what = fmt.Sprintf("%s %q in %s", verb, key, s.opts.URL())
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	}
+	return fmt.Errorf("%s: %w", what, s.explain(err))
+}
+
+func (s *Store) explain(err error) error {
+	if isExplained(err) {
+		return err
+	}
+	var answer minio.ErrorResponse
+	if !errors.As(err, &answer) {
+		var dns *net.DNSError
+		switch {
+		case errors.Is(err, errNoCredentials):
+			return fmt.Errorf("%w: %w", remote.ErrDenied, err)
+		case errors.Is(err, errAnswer):
+			return fmt.Errorf("%w: %w", remote.ErrCorrupt, err)
+		case isTLS(err):
+			return fmt.Errorf("%w: the service's certificate is not valid here (a private authority's certificate goes into the file that SSL_CERT_FILE names), or it does not speak TLS: %w", remote.ErrNoStore, err)
+		case errors.As(err, &dns):
+			return fmt.Errorf("%w: the endpoint's name was not found, check it and the network: %w", remote.ErrNoStore, err)
+		}
+		return fmt.Errorf("%w: the service cannot be reached, check the endpoint and the network: %w", remote.ErrNoStore, err)
+	}
+	detail := fmt.Errorf("%w (%s, HTTP %d)", answer, answer.Code, answer.StatusCode)
+	switch answer.Code {
+	case minio.NoSuchKey:
+		return fmt.Errorf("%w: %w", fs.ErrNotExist, detail)
+	case minio.NoSuchBucket:
+		return fmt.Errorf("%w: create bucket %q first, or check its name: %w", remote.ErrNoStore, s.opts.Bucket, detail)
+	case "PermanentRedirect", "TemporaryRedirect", minio.InvalidRegion, minio.AuthorizationHeaderMalformed:
+		return fmt.Errorf("%w: the bucket is in another region, set region=%s in the store's address: %w", remote.ErrNoStore, firstOf(answer.Region, "…"), detail)
+	case "RequestTimeTooSkewed":
+		return fmt.Errorf("%w: this machine's clock is wrong, set it: %w", remote.ErrDenied, detail)
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken":
+		return fmt.Errorf("%w: the service does not accept the credentials, check them: %w", remote.ErrDenied, detail)
+	case "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody":
+		return fmt.Errorf("%w: the service received other bytes than were sent: %w", remote.ErrCorrupt, detail)
+	}
+	switch answer.StatusCode {
+	case http.StatusPreconditionFailed:
+		return fmt.Errorf("%w: %w", remote.ErrExists, detail)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Errorf("%w: %w", remote.ErrDenied, detail)
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: %w", fs.ErrNotExist, detail)
+	}
+	return detail
+}

@@ -1,0 +1,229 @@
+package storetest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Gateway is a running S3 server (versitygw) over a folder.
+type Gateway struct {
+	Endpoint             string // "http://127.0.0.1:port", or https://
+	Region               string
+	Bucket               string // exists
+	AccessKey, SecretKey string
+	// Folder holds the objects of Bucket as plain files, the keys being the
+	// paths: tests damage them there. What the server knows about them is
+	// elsewhere.
+	Folder string
+	// CertFile is the PEM file of the server's own certificate, "" without
+	// TLS; Roots holds the same.
+	CertFile string
+	Roots    *x509.CertPool
+
+	binary, address, keyFile string
+	log                      string
+	process                  *exec.Cmd
+}
+
+// StartGateway starts an S3 server on the loopback interface and stops it
+// when the test ends. The first call of a test run builds the server, pinned
+// in integration/versitygw, which takes about a minute; later ones find it in
+// the user's cache folder. With -short the test is skipped.
+func StartGateway(t testing.TB, withTLS bool) *Gateway {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: starts an S3 server")
+	}
+	work := t.TempDir()
+	g := &Gateway{
+		Region: "us-east-1", Bucket: "backups", AccessKey: "testaccess", SecretKey: "testsecret",
+		Folder: filepath.Join(work, "data", "backups"), log: filepath.Join(work, "log"),
+	}
+	for _, folder := range []string{g.Folder, filepath.Join(work, "meta")} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if g.binary, err = buildGateway(t.Context()); err != nil {
+		t.Fatalf("build the S3 server: %v", err)
+	}
+	g.address, err = freeAddress(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Endpoint = "http://" + g.address
+	if withTLS {
+		g.Endpoint = "https://" + g.address
+		g.CertFile, g.keyFile = filepath.Join(work, "cert.pem"), filepath.Join(work, "key.pem")
+		if g.Roots, err = writeCertificate(g.CertFile, g.keyFile); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(g.Stop)
+	if err := g.Start(t.Context()); err != nil {
+		t.Fatalf("start the S3 server: %v", err)
+	}
+	return g
+}
+
+// Start starts the server again after Stop, with the same address and
+// objects, and waits until it answers.
+func (g *Gateway) Start(ctx context.Context) error {
+	data := filepath.Dir(g.Folder)
+	args := []string{
+		"--port", g.address, "--access", g.AccessKey, "--secret", g.SecretKey, "--region", g.Region,
+		"--health", "/health", "--keep-alive", "--quiet",
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if g.CertFile != "" {
+		args = append(args, "--cert", g.CertFile, "--key", g.keyFile)
+		client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: g.Roots}
+	}
+	args = append(args, "posix", "--sidecar", filepath.Join(filepath.Dir(data), "meta"), data)
+	log, err := os.OpenFile(g.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }() // the server has its own copy
+	g.process = exec.Command(g.binary, args...)
+	g.process.Stdout, g.process.Stderr = log, log
+	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
+	if err := g.process.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.Endpoint+"/health", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err == nil {
+			err = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			output, _ := os.ReadFile(g.log)
+			return fmt.Errorf("it does not answer: %w\n%s", err, output)
+		}
+		runtime.Gosched() // polls: there is nothing else to wait for
+	}
+}
+
+// Stop kills the server, as a crash or a power cut does.
+func (g *Gateway) Stop() {
+	if g.process == nil || g.process.Process == nil {
+		return
+	}
+	_ = g.process.Process.Kill() // it may have ended by itself
+	_ = g.process.Wait()
+	g.process = nil
+}
+
+// freeAddress returns an address that nobody listens on at the moment.
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// buildGateway returns the path of the server's program and builds it if the
+// cache has none for these versions.
+func buildGateway(ctx context.Context) (string, error) {
+	gomod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	module := filepath.Join(filepath.Dir(string(gomod)), "integration", "versitygw")
+	h := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(module, name))
+		if err != nil {
+			return "", err
+		}
+		h.Write(text)
+	}
+	fmt.Fprint(h, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	cache, err := os.UserCacheDir()
+	if err != nil { // no home
+		cache = filepath.Join(os.TempDir(), fmt.Sprintf("vaultik-test-%d", os.Getuid()))
+	}
+	cache = filepath.Join(cache, "vaultik-test")
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return "", err
+	}
+	binary := filepath.Join(cache, fmt.Sprintf("versitygw-%x", h.Sum(nil)[:8]))
+
+	// Several test programs may want it at the same time.
+	lock, err := os.OpenFile(binary+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = lock.Close() }()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(binary); err == nil {
+		return binary, nil
+	}
+	build := exec.CommandContext(ctx, "go", "-C", module, "build", "-o", binary+".new", "github.com/versity/versitygw/cmd/versitygw")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, output)
+	}
+	return binary, os.Rename(binary+".new", binary)
+}
+
+// writeCertificate makes a certificate for 127.0.0.1 that signs itself.
+func writeCertificate(certFile, keyFile string) (*x509.CertPool, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "vaultik test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.WriteFile(certFile, cert, 0o600); err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	return roots, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600)
+}
