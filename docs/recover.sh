@@ -18,8 +18,7 @@ meta=$store/$writer/metadata
 die() { echo "recover.sh: $*" >&2; exit 1; }
 say() { echo "recover.sh: $*" >&2; }
 tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM
-umask 077
+trap 'exit 130' INT TERM && umask 077
 
 # A key of which only the kit says that it is trusted.
 root=$(sed -n 's/^#.*[^A-Za-z0-9+/]\(RW[A-Za-z0-9+/]\{54\}\)$/\1/p' "$kit" | head -n 1)
@@ -29,23 +28,24 @@ if [ "$seq" = latest ]; then
 	[ -n "$seq" ] || die "no snapshot in $meta"
 	say "the newest snapshot there is run $seq; whether newer ones were removed cannot be told from here"
 fi
-seq=$(echo "$seq" | awk '{ printf "%010d", $1 }')
+run=$(echo "$seq" | sed 's/^0*//') seq=$(echo "$seq" | awk '{ printf "%010d", $1 }')
 meta=$meta/$seq
 
 # The signer that the root key certified for this run: the one with the
-# greatest "from" that is not above it.
+# greatest "from" that is not above it, the newest of equals.
 signer='' best=0
-for pub in "$store/$writer/signers"/*.pub; do
+for n in $(find "$store/$writer/signers" -name '*.pub' | sed -n 's|.*/\([0-9]*\)\.pub$|\1|p' | sort -n); do
+	pub=$store/$writer/signers/$n.pub
 	said=$(minisign -VHQ -P "$root" -m "$pub" -x "$pub.minisig" 2>/dev/null) || { say "not certified: $pub"; continue; }
-	from=$(echo "$said" | sed -n "s/^vaultik-signer v1 role=writer writer=$writer from=\([0-9]*\).*/\1/p")
-	[ -n "$from" ] && [ "$from" -ge "$best" ] && [ "$from" -le "$(echo "$seq" | sed 's/^0*//')" ] && signer=$pub best=$from
+	case $said in "vaultik-signer v1 role=writer writer=$writer from="*) from=${said##* from=} from=${from%% *} ;; *) continue ;; esac
+	if [ "$from" -ge "$best" ] && [ "$from" -le "$run" ]; then signer=$pub best=$from; fi
 done
 [ -n "$signer" ] || die "no signer of $writer is certified by the root key for run $seq"
 minisign -VHq -p "$signer" -m "$meta/manifest.json.zst" -x "$meta/manifest.json.zst.minisig" ||
 	die "the manifest's signature is wrong"
 zstd -dqc "$meta/manifest.json.zst" >"$tmp/manifest"
 case $(cat "$tmp/manifest") in
-'{"format":1,"requires":[],"type":"manifest","writer":"'"$writer"'","seq":'"$(echo "$seq" | sed 's/^0*//')"',"'*) ;;
+'{"format":1,"requires":[],"type":"manifest","writer":"'"$writer"'","seq":'"$run"',"'*) ;;
 *) die "not a manifest of format 1 for run $seq of $writer" ;;
 esac
 

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"container/list"
+	"time"
 
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
@@ -103,4 +104,58 @@ func (c *readerCache) get(h remote.Hash, open func() *blob.Reader) *blob.Reader 
 		delete(c.readers, last.Value.(*cachedReader).blob)
 	}
 	return r
+}
+
+// failFast is how long a failed frame fails again without asking the store.
+// The kernel repeats a failed read-ahead page by page; without it an outage of
+// one deadline would become one deadline a page.
+const failFast = time.Second
+
+// maxFailures bounds how many are remembered.
+const maxFailures = 1024
+
+// failures remembers what failed within the last failFast. The caller locks.
+type failures struct {
+	now    func() time.Time
+	recent map[failedKey]failure
+}
+
+// failedKey names what failed: a frame that could not be had (chunk is -1), or
+// one chunk in a frame, whose neighbours may be sound.
+type failedKey struct {
+	frame frameKey
+	chunk int64 // offset in the decompressed frame
+}
+
+type failure struct {
+	err   error
+	until time.Time
+}
+
+// get returns the error of a failure that is less than failFast ago.
+func (f *failures) get(k failedKey) error {
+	e, ok := f.recent[k]
+	if !ok {
+		return nil
+	}
+	if f.now().Before(e.until) {
+		return e.err
+	}
+	delete(f.recent, k)
+	return nil
+}
+
+func (f *failures) remember(k failedKey, err error) {
+	now := f.now()
+	if len(f.recent) >= maxFailures {
+		for k, e := range f.recent {
+			if !now.Before(e.until) {
+				delete(f.recent, k)
+			}
+		}
+	}
+	if len(f.recent) >= maxFailures {
+		clear(f.recent) // only costs the store some questions more
+	}
+	f.recent[k] = failure{err, now.Add(failFast)}
 }

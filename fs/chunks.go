@@ -24,11 +24,6 @@ const (
 	// maxReaders bounds how many blobs' file keys are remembered. Each saves
 	// an asymmetric decryption (0.3 ms for a hybrid identity) and a fetch.
 	maxReaders = 256
-
-	// failFast is how long a failed frame fails again without asking the
-	// store. The kernel repeats a failed read-ahead page by page; without it
-	// an outage of one deadline would become one deadline per page.
-	failFast = time.Second
 )
 
 // ChunkOptions bound what reading costs. Zero fields mean the defaults.
@@ -59,7 +54,7 @@ type Chunks struct {
 	closed  bool
 	cache   *frameCache
 	flights map[frameKey]*flight
-	failed  map[failedKey]failure
+	failed  failures
 	readers *readerCache
 }
 
@@ -68,18 +63,6 @@ type flight struct {
 	done chan struct{}
 	data []byte
 	err  error
-}
-
-// failedKey names what failed: a frame that could not be had (chunk is -1), or
-// one chunk in a frame, whose neighbours may be sound.
-type failedKey struct {
-	frame frameKey
-	chunk int64 // offset in the decompressed frame
-}
-
-type failure struct {
-	err   error
-	until time.Time
 }
 
 // frame says where a frame lies.
@@ -107,7 +90,7 @@ func NewChunks(s remote.Store, identities []age.Identity, o ChunkOptions) *Chunk
 		inFlight: semaphore.NewWeighted(o.Memory / 2),
 		cache:    newFrameCache(o.Memory),
 		flights:  make(map[frameKey]*flight),
-		failed:   make(map[failedKey]failure),
+		failed:   failures{now: o.Now, recent: make(map[failedKey]failure)},
 		readers:  newReaderCache(maxReaders),
 	}
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
@@ -160,14 +143,14 @@ func (c *Chunks) start(want []frame, out [][]byte) ([]*flight, error) {
 	var waits []*flight
 	var fetch map[remote.Hash][]frame
 	for i, w := range want {
-		if err := c.failing(failedKey{w.key, w.chunk}); err != nil {
+		if err := c.failed.get(failedKey{w.key, w.chunk}); err != nil {
 			return nil, err
 		}
 		if data, ok := c.cache.get(w.key); ok {
 			out[i] = data
 			continue
 		}
-		if err := c.failing(failedKey{w.key, -1}); err != nil {
+		if err := c.failed.get(failedKey{w.key, -1}); err != nil {
 			return nil, err
 		}
 		if waits == nil {
@@ -272,7 +255,7 @@ func (c *Chunks) land(group []frame, data [][]byte, err error) {
 		delete(c.flights, g.key)
 		if err != nil {
 			f.err = err
-			c.remember(failedKey{g.key, -1}, err)
+			c.failed.remember(failedKey{g.key, -1}, err)
 		} else {
 			f.data = data[i]
 			c.cache.put(g.key, data[i])
@@ -287,33 +270,5 @@ func (c *Chunks) distrust(f frame, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cache.drop(f.key)
-	c.remember(failedKey{f.key, f.chunk}, err)
-}
-
-// failing returns the error of a failure that is less than failFast ago.
-func (c *Chunks) failing(k failedKey) error {
-	f, ok := c.failed[k]
-	if !ok {
-		return nil
-	}
-	if c.o.Now().Before(f.until) {
-		return f.err
-	}
-	delete(c.failed, k)
-	return nil
-}
-
-func (c *Chunks) remember(k failedKey, err error) {
-	now := c.o.Now()
-	if len(c.failed) >= 1024 {
-		for k, f := range c.failed {
-			if !now.Before(f.until) {
-				delete(c.failed, k)
-			}
-		}
-	}
-	if len(c.failed) >= 1024 {
-		clear(c.failed) // only costs the store some questions more
-	}
-	c.failed[k] = failure{err, now.Add(failFast)}
+	c.failed.remember(failedKey{f.key, f.chunk}, err)
 }

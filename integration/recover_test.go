@@ -50,7 +50,9 @@ func TestStockToolsRecoverASnapshot(t *testing.T) {
 func currentAge(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	tool(t, "go", "build", "-o", dir, "filippo.io/age/cmd/age")
+	version := strings.TrimSpace(tool(t, "go", "list", "-m", "-f", "{{.Version}}", "filippo.io/age"))
+	// Installed by version, it brings dependencies that vaultik has not.
+	tool(t, "env", "GOBIN="+dir, "go", "install", "filippo.io/age/cmd/age@"+version)
 	return dir
 }
 

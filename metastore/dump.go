@@ -173,7 +173,7 @@ func (d *dump) writeFiles(ctx context.Context, reader *snapshotReader) error {
 			}
 			d.files.add(id)
 			d.totals.Files++
-			d.totals.Bytes += size
+			d.totals.Bytes = addBytes(d.totals.Bytes, size)
 			return d.out.row("files", row)
 		})
 }

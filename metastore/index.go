@@ -144,7 +144,7 @@ func openError(path string, err error) error {
 	case errors.Is(err, ErrIndexVersion):
 		advice = "; use the version of vaultik that wrote it, or a newer one"
 	case errors.Is(err, ErrNotIndex), errors.Is(err, ErrIndexDamaged):
-		advice = `; move it away and make a new one with "vaultik index rebuild", or start a new writer with "vaultik init"`
+		advice = `; move the state folder and the config away, and start a new writer with "vaultik init"`
 	}
 	return fmt.Errorf("open index %q: %w%s", path, err, advice)
 }

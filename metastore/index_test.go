@@ -229,14 +229,14 @@ func TestUselessFilesAreRefusedByName(t *testing.T) {
 		err   error
 		says  string
 	}{
-		"empty.db":       {nil, ErrNotIndex, "index rebuild"},
+		"empty.db":       {nil, ErrNotIndex, "vaultik init"},
 		"short.db":       {good[:60], ErrNotIndex, "60 bytes"},
-		"text.db":        {bytes.Repeat([]byte("hello "), 1000), ErrNotIndex, "index rebuild"},
-		"other-app.db":   {changed(68, 0, 0, 0, 0), ErrNotIndex, "index rebuild"},
+		"text.db":        {bytes.Repeat([]byte("hello "), 1000), ErrNotIndex, "vaultik init"},
+		"other-app.db":   {changed(68, 0, 0, 0, 0), ErrNotIndex, "vaultik init"},
 		"newer.db":       {changed(60, version...), ErrIndexVersion, "it is 2, this program knows 1"},
-		"truncated.db":   {good[:len(good)/2], ErrIndexDamaged, "index rebuild"},
-		"one-short.db":   {good[:len(good)-1], ErrIndexDamaged, "index rebuild"},
-		"no-schema.db":   {changed(100, make([]byte, 3000)...), ErrIndexDamaged, "index rebuild"},
+		"truncated.db":   {good[:len(good)/2], ErrIndexDamaged, "vaultik init"},
+		"one-short.db":   {good[:len(good)-1], ErrIndexDamaged, "vaultik init"},
+		"no-schema.db":   {changed(100, make([]byte, 3000)...), ErrIndexDamaged, "vaultik init"},
 		"sub/missing.db": {nil, fs.ErrNotExist, "missing.db"},
 	} {
 		path := filepath.Join(folder, name)

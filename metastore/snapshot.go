@@ -30,7 +30,20 @@ type Snapshot struct {
 // every one of them. Files and Bytes describe the tree, the rest are rows.
 type Totals struct {
 	Files int64 // rows of files
-	Bytes int64 // sum of size over regular files whose content was captured; each hard link counts
+	Bytes int64 // sum of size over regular files whose content was captured; each hard link counts; at most MaxBytes
 
 	Volumes, Paths, Xattrs, Contents, FileChunks, Chunks, Blobs, BlobChunks int64
+}
+
+// MaxBytes is where Totals.Bytes stops: 2^53-1, the greatest number that every
+// JSON reader takes. A file of nothing but a hole can claim 2^63-1 bytes, and
+// must not be able to make a backup fail by that.
+const MaxBytes = 1<<53 - 1
+
+// addBytes adds a file's size, of at least 0, to a sum.
+func addBytes(sum, size int64) int64 {
+	if size > MaxBytes-sum {
+		return MaxBytes
+	}
+	return sum + size
 }

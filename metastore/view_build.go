@@ -1,15 +1,16 @@
 package metastore
 
 import (
-	"bufio"
 	"context"
 	"database/sql/driver"
 	_ "embed" // view.sql
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/mattn/go-sqlite3"
@@ -182,66 +183,6 @@ func (b *builder) prepare(stage string) error {
 	return b.walk.prepare(b)
 }
 
-// statement is a prepared statement with room for its arguments.
-type statement struct {
-	stmt *sqlite3.SQLiteStmt
-	args []driver.NamedValue
-}
-
-func (b *builder) statement(query string) (*statement, error) {
-	s, err := b.conn.Prepare(query)
-	if err != nil {
-		return nil, fmt.Errorf("prepare %q: %w", query, err)
-	}
-	st := &statement{stmt: s.(*sqlite3.SQLiteStmt)}
-	st.args = make([]driver.NamedValue, st.stmt.NumInput())
-	for i := range st.args {
-		st.args[i].Ordinal = i + 1
-	}
-	return st, nil
-}
-
-func (s *statement) exec(args ...driver.Value) (changed int64, err error) {
-	for i, a := range args {
-		s.args[i].Value = a
-	}
-	return s.run()
-}
-
-// run executes the statement with what is in args.
-func (s *statement) run() (changed int64, err error) {
-	// Without a context that ends: one would cost a goroutine a row.
-	r, err := s.stmt.ExecContext(context.Background(), s.args)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-// each calls f for every row of a query. The row is valid during the call.
-func (s *statement) each(f func(row []driver.Value) error, args ...driver.Value) error {
-	for i, a := range args {
-		s.args[i].Value = a
-	}
-	rows, err := s.stmt.QueryContext(context.Background(), s.args)
-	if err != nil {
-		return err
-	}
-	row := make([]driver.Value, len(rows.Columns()))
-	for {
-		err := rows.Next(row)
-		if err == nil {
-			err = f(row)
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			return errors.Join(err, rows.Close())
-		}
-	}
-}
-
 func (b *builder) build(ctx context.Context, parts []Part, want Expected) error {
 	for _, p := range parts {
 		if err := b.load(ctx, p); err != nil {
@@ -276,115 +217,6 @@ func (b *builder) build(ctx context.Context, parts []Part, want Expected) error 
 	return b.finish(totals)
 }
 
-// load reads one part, which must be the next one.
-func (b *builder) load(ctx context.Context, p Part) error {
-	r, err := p.Open(ctx)
-	if err != nil {
-		return fmt.Errorf("open a part of the dump: %w", err)
-	}
-	return errors.Join(b.loadPart(p, bufio.NewReaderSize(r, statementBytes)), r.Close())
-}
-
-func (b *builder) loadPart(p Part, r *bufio.Reader) error {
-	follows := func(kind PartKind, n int) bool {
-		header := partHeader(kind, n)
-		start, _ := r.Peek(len(header)) // an error comes back with the first read
-		return string(start) == header && (p.N == 0 || p.Kind == kind && p.N == n)
-	}
-	switch {
-	case b.kind == Full && b.part > 0 && follows(Differential, 1):
-		b.kind, b.part = Differential, 1
-	default:
-		b.part++
-		if p.N != 0 && !follows(b.kind, b.part) {
-			return bad("%s part %d is not where %s part %d belongs", p.Kind, p.N, b.kind, b.part)
-		}
-	}
-	return ParseDump(r, b.kind, b.part, b)
-}
-
-// Insert takes a row of the dump.
-func (b *builder) Insert(t Table, row []Value) error {
-	if b.seen++; b.seen%1024 == 0 {
-		if err := b.ctx.Err(); err != nil {
-			return err
-		}
-	}
-	s := b.insert[t]
-	if t == TableFiles {
-		if err := fileOf(row, &b.file); err != nil {
-			return bad("%s: %v", rowName(t, row), err)
-		}
-		b.packed = appendFile(b.packed[:0], &b.file)
-		s.args[0].Value, s.args[1].Value = row[1].Int, row[0].Int
-		s.args[2].Value, s.args[3].Value, s.args[4].Value = b.file.Type == Directory, nil, b.packed
-		if b.file.Content != 0 {
-			s.args[3].Value = b.file.Content
-		}
-	} else {
-		if err := checks[t](row); err != nil {
-			return bad("%s: %v", rowName(t, row), err)
-		}
-		for i := range s.args {
-			switch v := &row[i]; v.Kind {
-			case Null:
-				s.args[i].Value = nil
-			case Integer:
-				s.args[i].Value = v.Int
-			case Text:
-				s.args[i].Value = string(v.Bytes)
-			case Bytes:
-				s.args[i].Value = v.Bytes
-			}
-		}
-	}
-	if t == TableFileChunks {
-		if err := b.tile(row); err != nil {
-			return bad("%s: %v", rowName(t, row), err)
-		}
-	}
-	b.rows[t]++
-	if _, err := s.run(); err != nil {
-		if failed := (sqlite3.Error{}); errors.As(err, &failed) && failed.Code == sqlite3.ErrConstraint {
-			return bad("%s: there is another such row (%v)", rowName(t, row), err)
-		}
-		return err
-	}
-	return nil
-}
-
-// tile makes sure that the pieces of a content follow one another without a
-// gap. A content cannot be taken up again later, since it has a piece at 0.
-func (b *builder) tile(row []Value) error {
-	content, offset, length := row[0].Int, row[1].Int, row[2].Int
-	if content != b.content {
-		b.content, b.end = content, 0
-	}
-	if offset != b.end {
-		return fmt.Errorf("a piece at %d where one at %d belongs", offset, b.end)
-	}
-	b.end += length
-	return nil
-}
-
-// Delete takes rows away that a differential dump replaces or leaves out.
-func (b *builder) Delete(t Table, keys []int64) error {
-	if err := b.ctx.Err(); err != nil {
-		return err
-	}
-	if t == TableFileChunks {
-		b.content = 0
-	}
-	for _, key := range keys {
-		n, err := b.remove[t].exec(key)
-		if err != nil {
-			return err
-		}
-		b.rows[t] -= n
-	}
-	return nil
-}
-
 // checkSnapshot makes sure that the dump is the one that is meant.
 func (b *builder) checkSnapshot(want Expected) error {
 	if n := b.rows[TableSnapshots]; n != 1 {
@@ -405,28 +237,6 @@ func (b *builder) checkSnapshot(want Expected) error {
 	})
 }
 
-// relate sums up contents and looks for rows that refer to nothing.
-func (b *builder) relate() error {
-	if _, err := b.conn.ExecContext(b.ctx, fmt.Sprintf(`INSERT INTO stage.sizes
-		SELECT content, sum(length), sum(CASE WHEN chunk IS NULL THEN 0 ELSE (length + %d - 1) / %[1]d END)
-		FROM main.file_chunks GROUP BY content`, blockSize), nil); err != nil {
-		return err
-	}
-	for _, r := range relations {
-		s, err := b.statement(r.query)
-		if err != nil {
-			return err
-		}
-		err = s.each(func(row []driver.Value) error {
-			return bad("%s with %s %d: %s", r.table, r.table.Key(), row[0], r.wrong)
-		})
-		if err = errors.Join(err, s.stmt.Close(), b.ctx.Err()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // finish writes down that everything is there, which is what makes it a view.
 func (b *builder) finish(t Totals) error {
 	s, err := b.statement("INSERT INTO about VALUES (?, ?)")
@@ -434,8 +244,9 @@ func (b *builder) finish(t Totals) error {
 		return err
 	}
 	defer s.stmt.Close()
-	for key, n := range t.numbers() {
-		if _, err := s.exec(key, *n); err != nil {
+	numbers := t.numbers()
+	for _, key := range slices.Sorted(maps.Keys(numbers)) { // so that a dump makes the same file every time
+		if _, err := s.exec(key, *numbers[key]); err != nil {
 			return err
 		}
 	}

@@ -492,7 +492,10 @@ func TestADamagedPageIsAnErrorAndNoPanic(t *testing.T) {
 	}
 	at := filepath.Join(t.TempDir(), "v")
 	refused := 0
-	for i := 100; i < len(good); i += 1 + i%13 {
+	for i := 100; i < len(good); i += 1 + i%29 {
+		if good[i] == 0 {
+			continue // most of it is unused
+		}
 		b := slices.Clone(good)
 		b[i] ^= 0x55
 		if err := os.WriteFile(at, b, 0o600); err != nil {

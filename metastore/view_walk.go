@@ -193,7 +193,7 @@ func (w *walker) entry(row []driver.Value, dir uint64) error {
 		if w.bytes > math.MaxInt64-size {
 			return bad("files with id %d: more bytes than can be counted", id)
 		}
-		w.bytes += size
+		w.bytes = addBytes(w.bytes, size)
 	}
 	if file.Nlink > 1 && file.Inode != 0 && file.Type != Directory {
 		if err := w.link(&e); err != nil {

@@ -87,7 +87,8 @@ func TestTheExamplesOfTheFormatAreTrue(t *testing.T) {
 			t.Errorf("example %q (-true +written):\n%s", name, diff)
 		}
 	}
-	if n := strings.Count(doc, "<!-- example: "); n != len(examples(t)) {
+	// The example of a blob is checked where blobs are made.
+	if n := strings.Count(doc, "<!-- example: ") - strings.Count(doc, "<!-- example: blob -->"); n != len(examples(t)) {
 		t.Errorf("%d examples, %d of them checked", n, len(examples(t)))
 	}
 	if *update {

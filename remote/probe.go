@@ -209,10 +209,11 @@ func (c Capabilities) Warnings() []string {
 	}
 	warn(!c.WriteOnce, "the store lets objects be replaced (it ignores If-None-Match): whoever has these credentials can destroy backups by writing over them; a bucket policy or versioning can prevent that")
 	warn(c.DoubleWins > 0, fmt.Sprintf("the store told more than one of several simultaneous creators of an object that it had won, in %d of %d rounds: never let two machines use one writer name", c.DoubleWins, c.Rounds))
-	warn(c.RefusesDamage == No, "the store accepts uploads that were damaged on the way: run \"vaultik audit\" now and then")
-	warn(!c.HasSum, "the store does not tell the SHA-256 of its objects (or these credentials may not ask): only downloading them shows that they are unharmed")
+	warn(c.RefusesDamage == No, "the store accepts uploads that were damaged on the way, and only reading them back shows it")
+	// A folder has no sums to tell and takes none.
+	warn(!c.HasSum && c.RefusesDamage != Unknown, "the store does not tell the SHA-256 of its objects (or these credentials may not ask): only downloading them shows that they are unharmed")
 	warn(!c.CanRead, "what was put cannot be read back with these credentials: this machine can back up, but neither restore nor compare")
-	warn(!c.CanStat || !c.CanList, "objects cannot be listed or looked at with these credentials: a backup does not notice lost blobs; run \"vaultik audit\" where they can")
+	warn(!c.CanStat || !c.CanList, "objects cannot be listed or looked at with these credentials: a backup does not notice lost blobs")
 	warn(!c.CanDelete, "objects cannot be deleted with these credentials: prune must run elsewhere, and the objects of this test stay under .probe-*")
 	return w
 }

@@ -71,6 +71,13 @@ type careless struct {
 
 func (s careless) PutWithSum(context.Context, string, []byte, remote.Hash) error { return s.answer }
 
+// forgetful is a store that checks sums and does not keep them.
+type forgetful struct{ *flawed }
+
+func (forgetful) PutWithSum(context.Context, string, []byte, remote.Hash) error {
+	return remote.ErrCorrupt
+}
+
 func TestWhatAProbeFinds(t *testing.T) {
 	good := remote.Capabilities{
 		CanRead: true, CanStat: true, CanList: true, CanDelete: true, HasSum: true,
@@ -84,12 +91,14 @@ func TestWhatAProbeFinds(t *testing.T) {
 		"nothing wrong": {&flawed{Store: mem.New(nil)}, func(*remote.Capabilities) {}, nil},
 		"overwrites": {&flawed{Store: mem.New(nil), overwrites: true}, func(c *remote.Capabilities) { c.WriteOnce, c.DoubleWins = false, 10 },
 			[]string{"If-None-Match", "10 of 10 rounds"}},
-		"no sums": {&flawed{Store: mem.New(nil), noSum: true}, func(c *remote.Capabilities) { c.HasSum = false }, []string{"SHA-256"}},
+		"no sums": {&flawed{Store: mem.New(nil), noSum: true}, func(c *remote.Capabilities) { c.HasSum = false }, nil},
+		"takes sums and forgets them": {forgetful{&flawed{Store: mem.New(nil), noSum: true}},
+			func(c *remote.Capabilities) { c.HasSum, c.RefusesDamage = false, remote.Yes }, []string{"SHA-256"}},
 		"append only": {&flawed{Store: mem.New(nil), noGet: true, noStat: true, noList: true, noDelete: true},
 			func(c *remote.Capabilities) {
 				c.CanRead, c.CanStat, c.CanList, c.CanDelete, c.HasSum = false, false, false, false, false
 			},
-			[]string{"SHA-256", "read back", "listed", "deleted"}},
+			[]string{"read back", "listed", "deleted"}},
 		"takes damaged uploads":   {careless{mem.New(nil), nil}, func(c *remote.Capabilities) { c.RefusesDamage = remote.No }, []string{"damaged"}},
 		"refuses damaged uploads": {careless{mem.New(nil), remote.ErrCorrupt}, func(c *remote.Capabilities) { c.RefusesDamage = remote.Yes }, nil},
 	} {

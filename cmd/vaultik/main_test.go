@@ -49,13 +49,14 @@ func TestStories(t *testing.T) {
 			return false, fmt.Errorf("no condition %q", cond)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits_, "setvar": setvar, "mode": mode, "flip": flip, "machine": machine, "hold": hold, "unmount": unmount,
+			"exits": exitsWith, "setvar": setvar, "mode": mode, "flip": flip, "machine": machine, "hold": hold, "unmount": unmount,
 			"buildage": buildAge,
 		},
 	})
 }
 
 // canMount reports whether this machine has FUSE and lets this user use it.
+// Users need fusermount3, which opens the device with their own rights.
 func canMount() bool {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
@@ -67,7 +68,7 @@ func canMount() bool {
 }
 
 // exits CODE COMMAND…: the command ends with that exit code.
-func exits_(ts *testscript.TestScript, neg bool, args []string) {
+func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND…")
 	}
@@ -154,11 +155,14 @@ func unmount(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(ts.Exec("fusermount3", "-u", dir))
 }
 
-// buildage DIR: builds the age program of the module that vaultik uses, and
+// buildage DIR: builds the age program of the release that vaultik uses, and
 // puts it in front of PATH.
 func buildAge(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
-	cmd := exec.Command("go", "build", "-o", dir+"/age", "filippo.io/age/cmd/age")
+	version, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "filippo.io/age").Output()
+	ts.Check(err)
+	cmd := exec.Command("go", "install", "filippo.io/age/cmd/age@"+strings.TrimSpace(string(version)))
+	cmd.Env = append(os.Environ(), "GOBIN="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		ts.Fatalf("build age: %v\n%s", err, out)
 	}

@@ -48,7 +48,7 @@ func foreground(t *testing.T, b *bench, mnt string) (cmd *exec.Cmd, messages *bu
 func mounting(t *testing.T) (b *bench, mnt string) {
 	t.Helper()
 	if !canMount() {
-		t.Skip("needs /dev/fuse, and fusermount3 unless root")
+		t.Skip("needs the right to open /dev/fuse, and fusermount3 unless root")
 	}
 	b = newBench(t)
 	mnt = b.dir + "/mnt"

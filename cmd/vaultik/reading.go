@@ -65,13 +65,22 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if r.store, err = r.url.open(c.Context); err != nil {
 		return nil, err
 	}
-	if err := private(r.where.state); err == nil {
-		r.seen, err = remote.OpenSeen(filepath.Join(r.where.state, seenFile))
-	}
-	if r.seen == nil {
-		a.ui.warn("what this store showed cannot be remembered, so that a rollback would go unnoticed: %v", err)
+	if r.seen, err = openSeen(r.where.state); err != nil {
+		a.ui.warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
 	}
 	return r, nil
+}
+
+// openSeen opens the freshness memory; nil if there is no place for it.
+func openSeen(state string) (*remote.Seen, error) {
+	if err := private(state); err != nil {
+		return nil, err
+	}
+	seen, err := remote.OpenSeen(filepath.Join(state, seenFile))
+	if err != nil {
+		return nil, err
+	}
+	return seen, nil
 }
 
 func (r *reading) Close() error { return r.store.Close() }

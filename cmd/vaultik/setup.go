@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,9 +48,6 @@ type journal struct {
 	Objects map[string]remote.Hash `json:"objects"` // put into the store, or about to be
 	Files   map[string]remote.Hash `json:"files"`   // written outside the state folder, or about to be
 }
-
-// secretSize is the chunker secret's, in bytes.
-const secretSize = 32
 
 // unfinished and journalFile are names in the state folder. No writer's name
 // begins with a dot.
@@ -283,109 +279,4 @@ func (s *setup) finish(context.Context) error {
 		return err
 	}
 	return errors.Join(syncFolder(s.where.state), os.Remove(filepath.Join(s.stateDir(), journalFile)))
-}
-
-// repair undoes an init that a crash interrupted. The lock says that it is
-// not just at work.
-func (s *setup) repair(ctx context.Context) error {
-	if _, err := os.Lstat(s.staging()); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	store, err := journalStore(ctx, s.staging())
-	if err != nil {
-		return fmt.Errorf("clean up after an init that was interrupted (or give it up and remove the folder %q): %w", s.staging(), err)
-	}
-	if store != nil {
-		defer store.Close()
-	}
-	if err := undo(ctx, s.staging(), store); err != nil {
-		return fmt.Errorf("clean up after an init that was interrupted: %w", err)
-	}
-	s.app.ui.note("an earlier init was interrupted; what it had made is removed")
-	return nil
-}
-
-// journalStore opens the store that the journal in staging names; nil if
-// nothing was put into one.
-func journalStore(ctx context.Context, staging string) (openedStore, error) {
-	j, err := readJournal(staging)
-	if err != nil || len(j.Objects) == 0 {
-		return nil, err
-	}
-	u, err := parseStoreURL(j.Store)
-	if err != nil {
-		return nil, err
-	}
-	return u.open(ctx)
-}
-
-func readJournal(staging string) (journal, error) {
-	var j journal
-	text, err := readSmall(filepath.Join(staging, journalFile), configLimit)
-	if errors.Is(err, fs.ErrNotExist) {
-		return j, nil // interrupted before anything left the folder
-	}
-	if err != nil {
-		return j, err
-	}
-	if err := json.Unmarshal(text, &j); err != nil {
-		return j, fmt.Errorf("the journal in %q is damaged: %w", staging, err)
-	}
-	return j, nil
-}
-
-// undo removes what the journal names, as far as it is what this init made,
-// and the staging folder last. It can be repeated.
-func undo(ctx context.Context, staging string, store remote.Store) error {
-	j, err := readJournal(staging)
-	if err != nil {
-		return err
-	}
-	for path, sum := range j.Files {
-		content, err := readSmall(path, configLimit)
-		if err == nil && remote.Sum(content) == sum {
-			err = os.Remove(path)
-		}
-		if ignoreMissing(err) != nil {
-			return err
-		}
-	}
-	for key, sum := range j.Objects {
-		object, err := fetch(ctx, store, key, configLimit)
-		if err == nil && remote.Sum(object) == sum {
-			err = store.Delete(ctx, key)
-		}
-		if errors.Is(err, remote.ErrDenied) {
-			continue // credentials that may only write: the name stays taken
-		}
-		if ignoreMissing(err) != nil {
-			return err
-		}
-	}
-	return os.RemoveAll(staging)
-}
-
-// fetch reads an object of at most limit bytes.
-func fetch(ctx context.Context, s remote.Store, key string, limit int64) ([]byte, error) {
-	r, err := s.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(r, limit))
-	return b, errors.Join(err, r.Close())
-}
-
-// readSecret reads the chunker secret.
-func readSecret(path string) ([]byte, error) {
-	text, err := readSmall(path, 4096)
-	if err != nil {
-		return nil, err
-	}
-	secret, err := hex.DecodeString(string(bytes.TrimSpace(text)))
-	if err != nil || len(secret) != secretSize {
-		return nil, fmt.Errorf("%q does not hold a chunker secret of %d hexadecimal digits", path, 2*secretSize)
-	}
-	return secret, nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -139,4 +141,20 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
+}
+
+// secretSize is the chunker secret's, in bytes.
+const secretSize = 32
+
+// readSecret reads the chunker secret.
+func readSecret(path string) ([]byte, error) {
+	text, err := readSmall(path, 4096)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := hex.DecodeString(string(bytes.TrimSpace(text)))
+	if err != nil || len(secret) != secretSize {
+		return nil, fmt.Errorf("%q does not hold a chunker secret of %d hexadecimal digits", path, 2*secretSize)
+	}
+	return secret, nil
 }

@@ -121,10 +121,13 @@ func (a *app) showStore(r *reading, looks []look) error {
 	a.ui.print("Store:     %s", quote(r.url.String()))
 	a.ui.print("Root key:  %s", r.root)
 	trusted := 0
-	var rows [][]string
+	var rows, signers [][]string
 	for _, l := range looks {
 		line := l.line()
 		a.ui.result(line)
+		for _, s := range line.Signers {
+			signers = append(signers, []string{line.Writer, fmt.Sprint(s.N), string(s.Role), fmt.Sprint(uint64(s.From)), s.Key})
+		}
 		word := "UNTRUSTED"
 		if line.Trusted {
 			word = "trusted"
@@ -142,6 +145,10 @@ func (a *app) showStore(r *reading, looks []look) error {
 	}
 	a.ui.print("")
 	a.ui.table([]string{"WRITER", "SIGNER", "<SNAPSHOTS", "LATEST", "<OBJECTS", "<STORED"}, rows)
+	if a.ui.verbose {
+		a.ui.print("")
+		a.ui.table([]string{"WRITER", "<SIGNER", "ROLE", "<FROM RUN", "KEY"}, signers)
+	}
 	for _, l := range looks {
 		if len(l.state.Signers.Certificates) == 0 {
 			a.ui.warn("writer %q is UNTRUSTED: the root key has certified no signer of it; if it is one of yours, "+

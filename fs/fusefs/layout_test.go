@@ -202,10 +202,17 @@ func TestSnapshotsAppearAndDisappear(t *testing.T) {
 		t.Error("for who is inside:", got, err)
 	}
 
+	// Nobody asked for this name before, and the listing is cached.
+	w.Snapshot("ann", "home", hello("3")...)
+	refresh()
+	if diff := cmp.Diff([]string{two, "ann-20261124-051022Z"}, names(t, in("snapshots"))); diff != "" {
+		t.Error(diff)
+	}
+
 	// A writer that comes later moves nothing.
 	w.Snapshot("bob", "home", hello("bob")...)
 	refresh()
-	if got := content(t, in("latest", "hello")); got != "2" {
+	if got := content(t, in("latest", "hello")); got != "3" {
 		t.Errorf("latest: %q", got)
 	}
 	if got := content(t, in("writers", "bob", "latest", "hello")); got != "bob" {

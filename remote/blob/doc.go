@@ -29,8 +29,8 @@ import (
 
 // Limits that no writer passes and no reader trusts anybody to pass, in bytes.
 const (
-	MaxChunk = 16 << 20 // plaintext of a chunk, and of a whole frame
-	MaxSize  = 1 << 30  // the object
+	MaxChunk = remote.MaxChunk // plaintext of a chunk, and of a whole frame
+	MaxSize  = remote.MaxBlob  // the object
 	// MaxTarget is the largest Writer.Size at which there is room for one
 	// more frame in any practical case, so the largest sensible blob size.
 	MaxTarget = MaxSize - 64<<20

@@ -95,3 +95,27 @@ func (s *Store) readDir(folder string) ([]fs.DirEntry, error) {
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(name(a), name(b)) })
 	return entries, nil
 }
+
+var _ remote.FolderLister = (*Store)(nil)
+
+// Folders implements remote.FolderLister. A folder that a killed Put left
+// empty is named too.
+func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("list the folders in %q: %w", prefix, err)
+	}
+	folder := path.Clean(prefix)
+	entries, err := s.readDir(folder)
+	if err = lookupError(err); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("list the folders in %q: %w", prefix, mapError(err))
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && path.Join(folder, e.Name()) != "lost+found" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}

@@ -154,6 +154,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return s.wrap(ctx, "delete", key, err)
 }
 
+var _ remote.FolderLister = (*Store)(nil)
+
 // List implements remote.Store, a page of 1,000 objects at a time. After a
 // failure it goes on behind the last object that it yielded.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[remote.Info, error] {
@@ -211,6 +213,31 @@ func (l *listing) from(ctx context.Context) error {
 		}
 		return ctx.Err() // an iteration that was cancelled just ends
 	})
+}
+
+// Folders implements remote.FolderLister with a listing by delimiter, which
+// does not depend on how much is in the folders.
+func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
+	full := s.prefix + prefix
+	var folders []string
+	err := s.retry(ctx, s.opts.Attempts, func() error {
+		folders = nil
+		return s.watched(ctx, func(ctx context.Context) error {
+			for o := range s.core.ListObjectsIter(ctx, s.opts.Bucket, minio.ListObjectsOptions{Prefix: full}) {
+				if o.Err != nil {
+					return o.Err
+				}
+				if name, ok := strings.CutSuffix(strings.TrimPrefix(o.Key, full), "/"); ok {
+					folders = append(folders, name)
+				}
+			}
+			return ctx.Err() // an iteration that was cancelled just ends
+		})
+	})
+	if err != nil {
+		return nil, s.wrap(ctx, "list the folders in", prefix, err)
+	}
+	return folders, nil
 }
 
 func parseSum(base64Sum string) (remote.Hash, bool) {

@@ -17,7 +17,7 @@ import (
 // followed by a tag. Only the last piece may be shorter, and it is empty only
 // if the payload is.
 const (
-	MaxHeader  = 64 << 10 // longest header that is written or read, in bytes
+	MaxHeader  = remote.MaxHeader // longest header that is written or read, in bytes
 	NonceSize  = 16
 	PieceSize  = 64 << 10            // plaintext bytes of a full piece
 	SealedSize = PieceSize + tagSize // bytes of a full piece in the object

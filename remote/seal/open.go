@@ -14,7 +14,7 @@ import (
 
 // MaxWindow is the largest zstd window that is read, in bytes: it bounds the
 // memory that a hostile stream can claim.
-const MaxWindow = 32 << 20
+const MaxWindow = remote.MaxWindow
 
 // Open decrypts and decompresses an object whose plaintext has plainSize
 // bytes. The reader stops hard at that size: it ends with io.EOF only after

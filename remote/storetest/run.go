@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) remote.Store, traits ...Trait) {
 		{"every key the layout can spell works", layoutKeys},
 		{"a listing is in byte order and by prefix", listOrder},
 		{"a listing turns its pages", listPages},
+		{"folders are what the keys say", folders},
 		{"a cancelled context ends every call", cancelled},
 		{"many workers at once", manyWorkers},
 		{"a reader sees the whole object or none", atomicPut},

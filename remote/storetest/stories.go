@@ -92,6 +92,26 @@ func listOrder(t *testing.T, s remote.Store) {
 	}
 }
 
+// folders compares a listing of folders, where the store offers one, with the
+// keys.
+func folders(t *testing.T, s remote.Store) {
+	lister, ok := s.(remote.FolderLister)
+	if !ok {
+		t.Skip("this store lists objects only")
+	}
+	for _, key := range []string{"a/x/1", "a/x/2", "a/y", "b-1/x", "b/x", "top"} {
+		put(t, s, key, []byte("x"))
+	}
+	for prefix, want := range map[string][]string{"": {"a", "b-1", "b"}, "a/": {"x"}, "a/x/": nil, "c/": nil} {
+		got, err := lister.Folders(t.Context(), prefix)
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("folders in %q (-want +got), %v:\n%s", prefix, err, diff)
+		}
+	}
+}
+
 // listPages puts more objects than fit into one page of an S3 listing, which
 // is 1,000.
 func listPages(t *testing.T, s remote.Store) {

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+// summary says what a run did.
+func (a *app) summary(r *backup.Result) {
+	took := r.Finished.Sub(r.Started)
+	problems := 0
+	for _, p := range r.Problems {
+		if p.Kind == backup.Unreadable || p.Kind == backup.Lost {
+			problems++
+		}
+	}
+	a.ui.result(struct {
+		Type      string      `json:"message_type"`
+		Snapshot  string      `json:"snapshot"`
+		Set       string      `json:"set"`
+		Seq       remote.Seq  `json:"seq"`
+		Manifest  remote.Hash `json:"manifest"`
+		Files     int64       `json:"files"`
+		Changed   int64       `json:"changed"`
+		Removed   int64       `json:"removed"`
+		Bytes     int64       `json:"bytes"`
+		BytesRead int64       `json:"bytes_read"`
+		BytesNew  int64       `json:"bytes_new"`
+		Stored    int64       `json:"bytes_stored"`
+		Metadata  int64       `json:"bytes_metadata"`
+		Blobs     int         `json:"blobs"`
+		Missed    int         `json:"unreadable"`
+		Complete  bool        `json:"complete"`
+		Started   string      `json:"started"`
+		Finished  string      `json:"finished"`
+		Seconds   float64     `json:"seconds"`
+	}{
+		"summary", r.Snapshot, r.Set, r.Seq, r.Manifest, r.Entries, r.Changed, r.Removed, r.Bytes, r.Read, r.NewBytes, r.Stored, r.Metadata,
+		r.Blobs, problems, !r.Incomplete(), r.Started.UTC().Format(time.RFC3339), r.Finished.UTC().Format(time.RFC3339), took.Seconds(),
+	})
+	a.ui.say("set %s: %s, %s; %s new or changed, %s gone", r.Set,
+		plural(r.Entries, "entry", "entries"), size(r.Bytes), count(r.Changed), count(r.Removed))
+	a.ui.say("read %s, %s of it new; stored %s in %s, and %s of metadata, in %s",
+		size(r.Read), size(r.NewBytes), size(r.Stored), plural(int64(r.Blobs), "blob", "blobs"), size(r.Metadata), duration(took))
+	if problems > 0 {
+		a.ui.say("snapshot %s saved, but %s could not be read", r.Snapshot, plural(int64(problems), "source", "sources"))
+		return
+	}
+	a.ui.say("snapshot %s saved", r.Snapshot)
+}
+
+// duration is a time span as people say it, with as many digits as they read.
+func duration(d time.Duration) string {
+	if d < time.Minute {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// watcher passes on the news of a run: problems at once, progress five times
+// a second on a terminal, once a second as JSON.
+type watcher struct {
+	ui  *ui
+	set string
+	now func() time.Time
+
+	mu   sync.Mutex
+	last time.Time
+}
+
+func (w *watcher) report(e backup.Event) {
+	if e.Problem != nil {
+		w.problem(*e.Problem)
+		return
+	}
+	every := 200 * time.Millisecond
+	if w.ui.json {
+		every = time.Second
+	}
+	w.mu.Lock()
+	now := w.now()
+	due := now.Sub(w.last) >= every
+	if due {
+		w.last = now
+	}
+	w.mu.Unlock()
+	if !due {
+		return
+	}
+	p := e.Progress
+	if w.ui.json && !w.ui.quiet {
+		w.ui.result(struct {
+			Type    string `json:"message_type"`
+			Set     string `json:"set"`
+			Files   int64  `json:"files"`
+			Changed int64  `json:"changed"`
+			Read    int64  `json:"bytes_read"`
+			New     int64  `json:"bytes_new"`
+			Stored  int64  `json:"bytes_stored"`
+		}{"status", w.set, p.Seen, p.Changed, p.Read, p.NewBytes, p.Stored})
+		return
+	}
+	w.ui.progress("%s: %s entries, %s changed, read %s, stored %s  %s",
+		w.set, count(p.Seen), count(p.Changed), size(p.Read), size(p.Stored), p.Path)
+}
+
+// problem tells one: what is missing always, the rest unless --quiet, and
+// files that went away with --verbose only.
+func (w *watcher) problem(p backup.Problem) {
+	missing := p.Kind == backup.Unreadable || p.Kind == backup.Lost
+	if w.ui.json {
+		w.ui.result(struct {
+			Type    string             `json:"message_type"`
+			Set     string             `json:"set"`
+			Kind    backup.ProblemKind `json:"kind"`
+			Path    string             `json:"path"` // bytes that are not UTF-8 are replaced
+			Message string             `json:"message"`
+		}{"problem", w.set, p.Kind, p.Path, p.Err.Error()})
+		return
+	}
+	text := p.Err.Error()
+	if p.Path != "" {
+		text = fmt.Sprintf("%s: %s: %v", p.Kind, quote(p.Path), p.Err)
+	}
+	if missing {
+		w.ui.warn("%s", text)
+	} else if p.Kind != backup.Vanished || w.ui.verbose { // temporary files come and go all the time
+		w.ui.note("%s", text)
+	}
+}

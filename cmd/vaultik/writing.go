@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/seal"
+)
+
+// How contents are cut and packed. Every reader copes with other values; a
+// writer that changes them stores everything once more.
+const (
+	chunker  = "fastcdc-v1.0.0" // keyed with the writer's secret
+	chunkMin = 256 << 10        // bytes
+	chunkAvg = 1 << 20
+	chunkMax = 4 << 20
+	blobSize = 32 << 20 // ciphertext at which a blob is closed
+)
+
+// writing is what a backup works with.
+type writing struct {
+	where  folders
+	conf   *config
+	url    storeURL
+	config backup.Config
+	sets   []backup.Set
+	closes []func() error
+}
+
+// close lets go of everything, in the reverse order.
+func (w *writing) close() error {
+	var all []error
+	for _, f := range slices.Backward(w.closes) {
+		all = append(all, f())
+	}
+	w.closes = nil
+	return errors.Join(all...)
+}
+
+// openWriter gets everything ready, the lock first, the store last.
+func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
+	w = &writing{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.where, err = a.folders(c.String("config")); err != nil {
+		return w, err
+	}
+	if w.conf, err = readConfig(w.where.config); err != nil {
+		return w, err
+	}
+	a.useStateDir(&w.where, w.conf)
+	if err := w.complete(c, a); err != nil {
+		return w, err
+	}
+	if w.sets, err = w.chooseSets(c); err != nil {
+		return w, err
+	}
+	unlock, err := lock(w.where.state)
+	if err != nil {
+		return w, err
+	}
+	w.closes = append(w.closes, func() error { unlock(); return nil })
+	return w, a.wire(c.Context, w)
+}
+
+// complete makes sure that the config says all that a backup needs.
+func (w *writing) complete(c *cli.Context, a *app) (err error) {
+	missing := func(what string) error {
+		return fmt.Errorf("%s: %s is missing; \"vaultik init\" writes a complete config", w.conf.path, what)
+	}
+	switch {
+	case w.conf.Writer.string == "":
+		return missing("writer")
+	case len(w.conf.Recipients) == 0:
+		return missing("recipients")
+	case len(w.conf.Sets) == 0:
+		return missing("a set, as [sets.default],")
+	}
+	address := c.String("store")
+	if address == "" {
+		address = a.env("VAULTIK_STORE")
+	}
+	if address != "" {
+		w.url, err = parseStoreURL(address)
+		return err
+	}
+	if w.conf.Store == nil {
+		return missing("store")
+	}
+	w.url = *w.conf.Store
+	return nil
+}
+
+// chooseSets are those named, or all of them, in the order of their names.
+func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
+	names := c.Args().Slice()
+	if len(names) == 0 {
+		names = w.conf.setNames()
+	}
+	var sets []backup.Set
+	for i, n := range names {
+		conf, ok := w.conf.Sets[name{n}]
+		if !ok {
+			return nil, fmt.Errorf("%s has no set %q; it has %q", w.conf.path, n, w.conf.setNames())
+		}
+		if slices.Contains(names[:i], n) {
+			return nil, fmt.Errorf("set %q is named twice", n)
+		}
+		set := backup.Set{Name: n, Tags: c.StringSlice("tag")}
+		for _, p := range conf.Paths {
+			set.Roots = append(set.Roots, p.string)
+		}
+		var err error
+		if set.Rules, err = w.rules(c, conf); err != nil {
+			return nil, fmt.Errorf("set %q: %w", n, err)
+		}
+		if _, err := backup.Compile(set.Rules, set.Roots); err != nil {
+			return nil, fmt.Errorf("set %q: %w", n, err)
+		}
+		sets = append(sets, set)
+	}
+	return sets, nil
+}
+
+// rules are the set's, those of the options, and what is always left out.
+func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
+	r, err := conf.rules()
+	if err != nil {
+		return r, err
+	}
+	r.Patterns = append(r.Patterns, c.StringSlice("exclude")...)
+	for _, file := range c.StringSlice("exclude-file") {
+		patterns, err := readPatterns(file)
+		if err != nil {
+			return r, err
+		}
+		r.Patterns = append(r.Patterns, patterns...)
+	}
+	r.IfPresent = append(r.IfPresent, c.StringSlice("exclude-if-present")...)
+	if s := c.String("exclude-larger-than"); s != "" {
+		limit, err := parseSize(s)
+		if err != nil {
+			return r, fmt.Errorf("--exclude-larger-than: %w", err)
+		}
+		r.LargerThan = int64(limit)
+	}
+	r.CacheDirs = r.CacheDirs || c.Bool("exclude-caches")
+	r.OneFileSystem = r.OneFileSystem || c.Bool("one-file-system")
+	r.Always = []string{real(w.where.state), real(w.where.cache)}
+	if w.url.folder != "" {
+		r.Always = append(r.Always, real(w.url.folder))
+	}
+	return r, nil
+}
+
+// wire opens the writer's files and the store.
+func (a *app) wire(ctx context.Context, w *writing) error {
+	writer := w.conf.Writer.string
+	dir := filepath.Join(w.where.state, writer)
+	text, err := readSmall(filepath.Join(dir, signingKeyFile), 4096)
+	if err != nil {
+		return fmt.Errorf("signing key of writer %q: %w (was the state folder lost? then move the config away and run \"vaultik init\" again)", writer, err)
+	}
+	signer, err := remote.ParseSigningKey(string(text))
+	if err != nil {
+		return fmt.Errorf("%q: %w", filepath.Join(dir, signingKeyFile), err)
+	}
+	secret, err := readSecret(filepath.Join(dir, secretFile))
+	if err != nil {
+		return fmt.Errorf("chunker secret of writer %q: %w", writer, err)
+	}
+	host, err := a.hostname()
+	if err != nil {
+		return fmt.Errorf("ask for this machine's name: %w", err)
+	}
+	disk, err := localfs.New()
+	if err != nil {
+		return err
+	}
+	store, err := w.url.open(ctx)
+	if err != nil {
+		return err
+	}
+	w.closes = append(w.closes, store.Close)
+	if err := a.checkCertified(ctx, w, store, signer); err != nil {
+		return err
+	}
+	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, indexFile), metastore.Options{})
+	if err != nil {
+		return err
+	}
+	w.closes = append(w.closes, index.Close)
+	b := buildInfo()
+	w.config = backup.Config{
+		Store: store, Index: index, Source: disk, Writer: writer, Hostname: host,
+		Version: b.Version, Revision: b.Revision, Recipients: w.conf.recipients(), Signer: signer,
+		Chunking: metastore.Chunking{Algorithm: chunker, Min: chunkMin, Avg: chunkAvg, Max: chunkMax, Secret: secret},
+		Level:    seal.Level(w.conf.Compression), BlobSize: blobSize, Now: a.now,
+	}
+	return nil
+}
+
+// checkCertified warns if no reader would believe what this machine signs: a
+// further machine's key waits for the kit's word. The backup goes on, for the
+// certificate covers what was made before it.
+func (a *app) checkCertified(ctx context.Context, w *writing, store remote.Store, signer remote.SigningKey) error {
+	if w.conf.RootKey.IsZero() {
+		return nil // somebody else's business
+	}
+	writer := w.conf.Writer.string
+	signers, err := remote.LoadSigners(ctx, store, w.conf.RootKey.PublicKey, writer)
+	if errors.Is(err, remote.ErrDenied) {
+		return nil // these credentials may only write
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range signers.Certificates {
+		if c.Key.Equal(signer.Public()) {
+			return nil
+		}
+	}
+	a.ui.warn("this machine's signing key is not certified, so no reader trusts its snapshots; "+
+		"where the recovery kit is, run: vaultik key certify %s --key %s --kit KIT --store %s", writer, signer.Public(), w.url)
+	return nil
+}
