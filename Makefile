@@ -11,7 +11,7 @@ RACE    := ./backup/... ./fs/... ./remote/...
 FUZZTIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test race lint bench fuzz soak tools clean
+.PHONY: build demo test race lint bench fuzz tools clean
 
 build:
 	@mkdir -p $(BIN)

@@ -25,6 +25,9 @@
 // read. A READ that a signal interrupts goes on and answers EINTR only after a
 // second, because EINTR reaches even programs that asked for restarted calls.
 //
+// A process must not execute programs that lie in its own mount: it would wait
+// for the kernel with all of its goroutines stopped, and the kernel for them.
+//
 // It does not check permissions unless the mount is open to other users; then
 // the kernel does.
 package fusefs
