@@ -86,7 +86,7 @@ func (t *Tree) Node(ctx context.Context, ino uint64) (metastore.Node, error) {
 
 // Lookup returns the entry called name in a directory, io/fs.ErrNotExist if
 // there is none. In a directory that could not be read it fails with
-// ErrNotCaptured, because nobody knows.
+// ErrNotCaptured, because nobody knows; so it does for an Unknown entry.
 func (t *Tree) Lookup(ctx context.Context, dir uint64, name string) (metastore.Node, error) {
 	n, err := t.view.Lookup(ctx, dir, name)
 	if err != nil {
@@ -94,7 +94,17 @@ func (t *Tree) Lookup(ctx context.Context, dir uint64, name string) (metastore.N
 			return metastore.Node{}, known
 		}
 	}
+	if err == nil && Unknown(n) {
+		return metastore.Node{}, fmt.Errorf("%q: %w", name, ErrNotCaptured)
+	}
 	return n, err
+}
+
+// Unknown reports whether an entry could not be captured and yet would pass
+// for an empty file: nobody reads what has no bytes, so nobody would be told.
+// It is listed by its name and cannot be looked at.
+func Unknown(n metastore.Node) bool {
+	return n.State == metastore.StateUnreadable && n.Type == metastore.Regular && n.Size == 0
 }
 
 // ReadDir returns up to n entries of a directory that follow cookie, in

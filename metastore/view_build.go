@@ -143,7 +143,9 @@ func newBuilder(ctx context.Context, temp, path string) (*builder, error) {
 		return nil, err
 	}
 	defer os.Remove(stage) // SQLite keeps it open
-	c, err := (&sqlite3.SQLiteDriver{}).Open(location(temp, "mode=rw&_journal_mode=OFF&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-65536"))
+	// A journal in memory: it stays empty, since every page is new, and unlike
+	// no journal it is allowed where SQLite was built to be defensive.
+	c, err := (&sqlite3.SQLiteDriver{}).Open(location(temp, "mode=rw&_journal_mode=MEMORY&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-65536"))
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +164,7 @@ func (b *builder) prepare(stage string) error {
 	}{
 		{"PRAGMA page_size = 8192; PRAGMA trusted_schema = OFF; PRAGMA mmap_size = 0", nil},
 		{"ATTACH ? AS stage", []driver.Value{location(stage, "mode=rw")}},
-		{"PRAGMA stage.journal_mode = OFF; PRAGMA stage.synchronous = OFF; PRAGMA stage.cache_size = -65536", nil},
+		{"PRAGMA stage.journal_mode = MEMORY; PRAGMA stage.synchronous = OFF; PRAGMA stage.cache_size = -65536", nil},
 		{"BEGIN;" + viewSchema + snapshots + stageSchema, nil},
 	} {
 		if _, err := b.conn.Exec(q.text, q.args); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -185,6 +186,8 @@ func (l listing) addNode(n *metastore.Node, base uint64) bool {
 	if out == nil {
 		return false
 	}
-	entry(out, n, base)
+	if !fs.Unknown(*n) { // else the kernel asks for it, and is told
+		entry(out, n, base)
+	}
 	return true
 }

@@ -212,7 +212,16 @@ func TestDirectoriesThatWereNotReadFailInsteadOfBeingEmpty(t *testing.T) {
 		e.State, e.Errno = metastore.StateUnreadable, 13
 	}), fstest.Dir("/empty"), fstest.Regular("/broken", nil).With(func(e *fstest.Entry) {
 		e.State, e.Errno, e.Size = metastore.StateUnreadable, 5, 10
+	}), fstest.Regular("/unknown", nil).With(func(e *fstest.Entry) {
+		e.State, e.Errno = metastore.StateUnreadable, 5
 	}))
+	if got := names(t, m.path("")); !slices.Contains(got, "unknown") {
+		t.Error("what could not be examined is not even listed:", got)
+	}
+	// Nobody reads an empty file's content, so only this can tell them.
+	if _, err := os.Lstat(m.path("unknown")); !errors.Is(err, unix.EIO) {
+		t.Error("what could not be examined passes for an empty file:", err)
+	}
 	if _, err := os.ReadDir(m.path("closed")); !errors.Is(err, unix.EIO) {
 		t.Error("listing:", err)
 	}
