@@ -9,6 +9,7 @@ TAGS    := sqlite_omit_load_extension
 export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0
 RACE    := ./backup/... ./fs/... ./remote/...
 FUZZTIME ?= 10s
+BENCHTIME ?= 1s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build demo test race lint bench fuzz tools clean
@@ -38,14 +39,14 @@ lint:
 	@if command -v shellcheck >/dev/null; then shellcheck -s sh docs/recover.sh integration/*.sh; fi
 
 bench:
-	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
+	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 # fuzz runs every fuzz target for FUZZTIME each.
 fuzz:
 	@for pkg in $$($(GO) list -tags $(TAGS) ./...); do \
 	  for f in $$($(GO) test -tags $(TAGS) -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 	    echo "fuzz $$pkg $$f"; \
-	    $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	    $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; \
 	  done; done
 
 clean:

@@ -356,10 +356,10 @@ func TestDroppingARootClosesIt(t *testing.T) {
 func TestTwoSetsDoNotDisturbEachOther(t *testing.T) {
 	w := newWorld(t, home())
 	w.backup()
-	other := Set{Name: "other", Roots: []string{"/outside"}}
-	w.set, other = other, w.set
+	first := w.set
+	w.set = Set{Name: "other", Roots: []string{"/outside"}}
 	second := w.backup()
-	w.set, other = other, w.set
+	w.set = first
 	w.source.opened()
 	third := w.backup()
 	same(t, "files opened", nil, w.source.opened())
@@ -448,4 +448,36 @@ func TestAFullStoreFailsTheRunAndLosesNothing(t *testing.T) {
 	r := w.backup()
 	same(t, "the seq after a failed run", remote.Seq(2), r.Seq)
 	same(t, "the snapshot", with(shown(), map[string]string{"/home/ann/letter": "dear carl"}), w.shows(r.Seq))
+}
+
+// Two names of an inode stay one file when one of them is recorded anew
+// because the folder around it got another name.
+func TestHardLinksOutlastARenamedFolder(t *testing.T) {
+	tree := home()
+	tree["/home/ann/one"] = node{Content: "one inode", Time: 1000, Inode: 9, Nlink: 2}
+	tree["/home/old/two"] = node{Content: "one inode", Time: 1000, Inode: 9, Nlink: 2}
+	w := newWorld(t, tree)
+	w.backup()
+	w.source.remove("/home/old")
+	w.source.set("/home/new/two", node{Content: "one inode", Time: 1000, Inode: 9, Nlink: 2})
+	w.source.opened()
+	r := w.backup()
+	same(t, "files opened", nil, w.source.opened())
+	same(t, "the snapshot", with(shown(), map[string]string{
+		"/home/ann/one": "one inode", "/home/new": "d", "/home/new/two": "one inode",
+	}), w.shows(r.Seq))
+	v := w.view(r.Seq)
+	find := func(names ...string) metastore.Node {
+		t.Helper()
+		n, err := v.Node(t.Context(), v.Root())
+		for _, name := range names {
+			check(t, err)
+			n, err = v.Lookup(t.Context(), n.Ino, name)
+		}
+		check(t, err)
+		return n
+	}
+	if one, two := find("home", "ann", "one"), find("home", "new", "two"); one.Ino != two.Ino {
+		t.Errorf("the two names have the inodes %d and %d", one.Ino, two.Ino)
+	}
 }

@@ -57,12 +57,28 @@ type groupCount struct {
 	left uint32 // links not met yet
 }
 
-// link puts a regular file with several links into its group, so that its
-// content is read once.
-func (s *scanner) link(j *job) {
+// link looks for other names of an entry's inode. If one is recorded and the
+// inode has not changed since, this is the same file and is recorded as such,
+// unread: it has a new name, or lies in a folder that has. Otherwise the names
+// that this run meets form a group, so that content is read once.
+func (s *scanner) link(ctx context.Context, j *job) error {
 	e := &j.entry
-	if e.Type != metastore.Regular || e.Nlink < 2 {
-		return
+	if e.Type == metastore.Directory || e.Nlink < 2 {
+		return nil
+	}
+	v, ok, err := s.run.Linked(ctx, j.volume, e.Inode)
+	if err != nil {
+		return fmt.Errorf("look up %q in the index: %w", j.where, err)
+	}
+	if ok && !v.Recheck && v.File.State == metastore.StateComplete && unchanged(e.Stat, v.File.Stat) {
+		j.twin = &v.File
+		return nil
+	}
+	if e.Type != metastore.Regular {
+		return nil
+	}
+	if ok && j.like == 0 {
+		j.like = v.File.Content
 	}
 	key := groupKey{j.volume, e.Inode}
 	g := s.groups[key]
@@ -77,4 +93,5 @@ func (s *scanner) link(j *job) {
 	if g.left--; g.left == 0 {
 		delete(s.groups, key) // all were met: nobody else will ask
 	}
+	return nil
 }

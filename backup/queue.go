@@ -35,7 +35,8 @@ type job struct {
 	like   int64 // content of the version before, to compare with
 	isNew  bool  // no version of it is open
 	group  *linkGroup
-	leads  bool // reads the content for its group
+	leads  bool            // reads the content for its group
+	twin   *metastore.File // another name of the same inode, recorded and unchanged
 
 	// set by read, complete when pieces is closed
 	pieces  chan piece

@@ -84,7 +84,7 @@ func (r *reader) entry(ctx context.Context, j *job) error {
 		if again.Type != j.entry.Type || again.Dev != j.entry.Dev {
 			return errVanished // another kind of thing now: the next run's business
 		}
-		j.entry = again
+		j.entry, j.twin = again, nil
 	}
 	return errVanished
 }
@@ -99,6 +99,11 @@ func (r *reader) once(ctx context.Context, j *job) error {
 	j.partial = err // an attribute that cannot be read must not cost the content
 	j.file.User, j.file.Group = meta.User, meta.Group
 	j.file.Xattrs, j.file.Target, j.file.Flags = meta.Xattrs, meta.Target, meta.Flags
+	if j.twin != nil {
+		j.file = *j.twin
+		j.file.Role, j.file.Xattrs = j.role, meta.Xattrs
+		return nil
+	}
 	if e.Type != metastore.Regular || j.gap != nil {
 		return nil
 	}

@@ -349,8 +349,7 @@ func (s *scanner) job(ctx context.Context, f folder, c child) (*job, error) {
 		return nil, err
 	}
 	j.volume = v.id
-	s.link(j)
-	return j, nil
+	return j, s.link(ctx, j)
 }
 
 // end tells pack that all of a folder's entries were sent; mark is nil if the

@@ -3,8 +3,8 @@ package integration
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -76,7 +76,7 @@ func TestGoSourceComesBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("copies some 13,000 files four times")
 	}
-	src := filepath.Join(runtime.GOROOT(), "src")
+	src := filepath.Join(strings.TrimSpace(tool(t, "go", "env", "GOROOT")), "src")
 	want := scan(t, src, Look{Root: true})
 	stores(t, func(t *testing.T, url string, env ...string) {
 		m := newMachine(t, url, env...)

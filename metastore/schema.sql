@@ -98,6 +98,9 @@ CREATE TABLE files (
 	content    INTEGER                             -- of a regular file, NULL if it was not captured
 );
 CREATE UNIQUE INDEX files_open ON files (set_id, path) WHERE end_run IS NULL;
+-- The other names of a file that has several: a new name of an inode that is
+-- known already must become the same file.
+CREATE INDEX files_links ON files (set_id, volume, inode) WHERE end_run IS NULL AND nlink > 1;
 
 -- Extended attributes of a version.
 CREATE TABLE xattrs (

@@ -158,3 +158,19 @@ func (r *Run) Open(ctx context.Context, path int64) (v Version, found bool, err 
 	})
 	return v, found, err
 }
+
+// Linked returns an open version in this set of an inode that had several
+// names when it was recorded, without its Name. Inodes count within a volume.
+func (r *Run) Linked(ctx context.Context, volume int64, inode uint64) (v Version, found bool, err error) {
+	err = r.read(ctx, "look up a hard link", func(x *Index) error {
+		query, args := r.versionQuery(` FROM files f WHERE f.set_id = ? AND f.volume = ? AND f.inode = ?
+			AND f.end_run IS NULL AND f.nlink > 1 ORDER BY f.id LIMIT 1`)
+		return x.each(ctx, query, append(args, r.set, volume, int64(inode)), func(scan func(...any) error) error {
+			var stale bool
+			err := scanVersion(scan, &v, &stale)
+			v.Recheck, found = v.Recheck || stale, true
+			return err
+		})
+	})
+	return v, found, err
+}

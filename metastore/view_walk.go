@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"database/sql/driver"
 	"errors"
-	"math"
 )
 
 // walker numbers the entries of a tree that is staged and writes its pages. It
@@ -189,9 +188,6 @@ func (w *walker) entry(row []driver.Value, dir uint64) error {
 		e.blocks, _ = row[7].(int64)
 		if size != file.Size {
 			return bad("files with id %d: its content has %d bytes, the file %d", id, size, file.Size)
-		}
-		if w.bytes > math.MaxInt64-size {
-			return bad("files with id %d: more bytes than can be counted", id)
 		}
 		w.bytes = addBytes(w.bytes, size)
 	}
