@@ -59,31 +59,25 @@ type Result struct {
 	Set        string
 	Seq        remote.Seq
 	Manifest   remote.Hash
-	Entries    int64 // entries in the snapshot: files, folders, links, …
-	Bytes      int64 // content bytes of its regular files
-	Changed    int64 // entries recorded anew or in a new version
-	Removed    int64 // entries gone since the set's last run
-	Read       int64 // content bytes read
-	NewBytes   int64 // plaintext bytes of chunks that were not stored before
-	Stored     int64 // ciphertext bytes of the blobs uploaded
-	Metadata   int64 // bytes of the dump and lists uploaded
-	Blobs      int   // number of blobs uploaded
-	Problems   []Problem
+	Entries    int64     // entries in the snapshot: files, folders, links, …
+	Bytes      int64     // content bytes of its regular files
+	Changed    int64     // entries recorded anew or in a new version, those above the roots not counted
+	Removed    int64     // entries gone since the set's last run
+	Read       int64     // content bytes read
+	NewBytes   int64     // plaintext bytes of chunks that were not stored before
+	Stored     int64     // ciphertext bytes of the blobs uploaded
+	Metadata   int64     // bytes of the dump and lists uploaded
+	Blobs      int       // number of blobs uploaded
+	Problems   []Problem // the first 10,000; Report got all of them
+	Missed     int64     // how many were Unreadable or Lost
 	Started    time.Time
 	Finished   time.Time
 	Unverified bool // the credentials could not list or look at objects, so nothing was compared after upload
 }
 
 // Incomplete reports whether some of what the set names is not in the
-// snapshot, or only in a state that may be inconsistent.
-func (r *Result) Incomplete() bool {
-	for _, p := range r.Problems {
-		if p.Kind == Unreadable || p.Kind == Lost {
-			return true
-		}
-	}
-	return false
-}
+// snapshot.
+func (r *Result) Incomplete() bool { return r.Missed > 0 }
 
 // Run backs up one set and commits its snapshot:
 //
@@ -134,6 +128,7 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 	if err := w.publish(ctx); err != nil {
 		return nil, err
 	}
+	w.result.Problems, w.result.Missed = w.tally.problems, w.tally.missed
 	return &w.result, nil
 }
 

@@ -481,3 +481,19 @@ func TestHardLinksOutlastARenamedFolder(t *testing.T) {
 		t.Errorf("the two names have the inodes %d and %d", one.Ino, two.Ino)
 	}
 }
+
+func TestAttributesThatCannotBeReadCostOnlyThemselves(t *testing.T) {
+	tree := home()
+	tree["/home/ann/labelled"] = node{Content: "content", Time: 1000, DenyMeta: syscall.EIO}
+	tree["/home/ann/blind"] = node{Type: metastore.Symlink, Target: "somewhere", Time: 1000, DenyMeta: syscall.EIO}
+	w := newWorld(t, tree)
+	r := w.backup()
+	same(t, "problems", []string{"unreadable /home/ann/blind", "unreadable /home/ann/labelled"}, kinds(r))
+	got := w.shows(r.Seq)
+	if got["/home/ann/labelled"] != "content" {
+		t.Errorf("a file without its attributes is shown as %q", got["/home/ann/labelled"])
+	}
+	if !strings.Contains(got["/home/ann/blind"], "(unreadable)") {
+		t.Errorf("a link without its target is shown as %q", got["/home/ann/blind"])
+	}
+}

@@ -258,7 +258,6 @@ func (w *writer) summarise(m *remote.Manifest, hash remote.Hash) {
 	r.Changed, r.Removed = t.changed.Load(), t.removed.Load()
 	r.Read, r.NewBytes, r.Stored = t.read.Load(), t.fresh.Load(), t.stored.Load()
 	r.Metadata, r.Blobs = t.metadata.Load(), int(t.blobs.Load())
-	r.Problems = t.problems
 }
 
 func (w *writer) fingerprints() []string {

@@ -46,7 +46,12 @@ type tally struct {
 
 	mu       sync.Mutex
 	problems []Problem
+	missed   int64
 }
+
+// problemsKept bounds the problems that a Result lists; all of them are
+// reported as they occur.
+const problemsKept = 10_000
 
 func (w *writer) progress(path string) {
 	t := &w.tally
@@ -60,7 +65,12 @@ func (w *writer) progress(path string) {
 func (w *writer) problem(kind ProblemKind, path string, err error) {
 	p := Problem{kind, path, err}
 	w.tally.mu.Lock()
-	w.tally.problems = append(w.tally.problems, p)
+	if kind == Unreadable || kind == Lost {
+		w.tally.missed++
+	}
+	if len(w.tally.problems) < problemsKept {
+		w.tally.problems = append(w.tally.problems, p)
+	}
 	w.tally.mu.Unlock()
 	w.Report(Event{Problem: &p})
 }

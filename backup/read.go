@@ -96,6 +96,9 @@ func (r *reader) once(ctx context.Context, j *job) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
 		return err
 	}
+	if err != nil && e.Type == metastore.Symlink && meta.Target == "" {
+		return err // the target is all there is to it
+	}
 	j.partial = err // an attribute that cannot be read must not cost the content
 	j.file.User, j.file.Group = meta.User, meta.Group
 	j.file.Xattrs, j.file.Target, j.file.Flags = meta.Xattrs, meta.Target, meta.Flags

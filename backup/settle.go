@@ -11,6 +11,10 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
+// newWriter is what to do about ErrCloned.
+const newWriter = "if this machine or its state folder was copied, or brought back from an old copy, " +
+	"move the config and the state folder away and start a new writer here with \"vaultik init\""
+
 // settle brings index and store together before a run: an intent on file is
 // sent again and confirmed, what an interrupted run left in the index is
 // undone, and an index that is not the one the store knows is refused.
@@ -61,9 +65,8 @@ func (w *writer) compareSeq(ctx context.Context, last remote.Seq) error {
 	}
 	switch {
 	case newest > last:
-		return fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; "+
-			"if this machine or its state folder was copied or restored from an old copy, run \"vaultik init\" to start a new writer here",
-			ErrCloned, newest, w.Writer, last)
+		return fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; %s",
+			ErrCloned, newest, w.Writer, last, newWriter)
 	case newest < last:
 		return fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
 			"look whether this is the right store and whether it is complete", ErrStoreLost, last, w.Writer, newest)
@@ -117,7 +120,7 @@ func (w *writer) putOnce(ctx context.Context, key string, body []byte) error {
 	case err != nil:
 		return fmt.Errorf("compare %s with what is there: %w", key, err)
 	case !bytes.Equal(there, body):
-		return fmt.Errorf("%w: %s is there with other content; run \"vaultik init\" to start a new writer on this machine", ErrCloned, key)
+		return fmt.Errorf("%w: %s is there with other content; %s", ErrCloned, key, newWriter)
 	}
 	return nil
 }
@@ -130,7 +133,7 @@ func (w *writer) unverified(what string) {
 	}
 	w.result.Unverified = true
 	w.problem(Notice, "", fmt.Errorf("the store's credentials do not let this writer %s: "+
-		"missing blobs are not noticed here; run \"vaultik audit\" where they may", what))
+		"a blob that goes missing is not noticed here", what))
 }
 
 // get reads an object of at most limit bytes.

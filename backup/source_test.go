@@ -28,6 +28,7 @@ type node struct {
 
 	DenyOpen error       // on opening or listing
 	DenyRead error       // on reading content
+	DenyMeta error       // on asking for attributes and targets
 	DenyStat error       // on lstat
 	OnOpen   func(*node) // called when the content is opened
 	OnRead   func(*node) // called before each read
@@ -219,6 +220,9 @@ func (d *fakeDir) Meta(_ context.Context, e Entry) (Meta, error) {
 	n, err := d.node(e.Name)
 	if err != nil {
 		return Meta{}, err
+	}
+	if n.DenyMeta != nil {
+		return Meta{User: "ann", Group: "users"}, n.DenyMeta
 	}
 	m := Meta{User: "ann", Group: "users", Target: n.Target}
 	for _, name := range slices.Sorted(maps.Keys(n.Xattrs)) {

@@ -56,7 +56,7 @@ sed -n 's/.*"dumps":\[\([^]]*\)\].*/\1/p' "$tmp/manifest" | sed 's/},{/\n/g' |
 while read -r n hash; do
 	part=$store/$writer/metadata/$(printf %010d "$n")/$hash.db.zst.age
 	echo "$hash  $part" | sha256sum -c --quiet - || die "damaged: $part"
-	age -d -i "$kit" "$part" >"$tmp/part.zst" || die "cannot decrypt $part"
+	age -d -i "$kit" "$part" >"$tmp/part.zst" || die "cannot decrypt $part (an AGE-SECRET-KEY-PQ identity needs age 1.3)"
 	zstd -dqc --memory=32MB "$tmp/part.zst" >>"$tmp/dump.sql" || die "cannot decompress $part"
 done <"$tmp/parts"
 sqlite3 -safe -bail "$tmp/db" <"$tmp/dump.sql" || die "cannot load the dump"

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -74,6 +76,10 @@ func (c *Catalog) view(ctx context.Context, s Snapshot) (*metastore.View, error)
 	return metastore.OpenView(ctx, path)
 }
 
+// leftover is the age at which a view that is still being built is not: a
+// process was killed over it.
+const leftover = 24 * time.Hour
+
 // shed removes the views that were opened longest ago while all together are
 // too big. One that is open stays readable until it is closed.
 func (c *Catalog) shed(keep string) error {
@@ -84,9 +90,14 @@ func (c *Catalog) shed(keep string) error {
 	var views []iofs.FileInfo
 	total := int64(0)
 	for _, e := range entries {
-		if i, err := e.Info(); err == nil && filepath.Ext(e.Name()) == ".db" {
+		i, err := e.Info()
+		switch {
+		case err != nil: // gone since
+		case filepath.Ext(e.Name()) == ".db":
 			views = append(views, i)
 			total += i.Size()
+		case strings.Contains(e.Name(), ".db.tmp-") && c.chunks.o.Now().Sub(i.ModTime()) > leftover:
+			_ = os.Remove(filepath.Join(c.views, e.Name())) // the next one tries again
 		}
 	}
 	slices.SortFunc(views, func(a, b iofs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })

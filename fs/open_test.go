@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
@@ -186,6 +187,37 @@ func TestTheFolderOfViewsIsBoundedAndOpenOnesStayReadable(t *testing.T) {
 	}
 	if _, err := c.Open(t.Context(), "ann", 9); !errors.Is(err, ErrNoSnapshot) {
 		t.Error(err)
+	}
+}
+
+// What a killed process was building stays behind, and goes after a day.
+func TestLeftoversOfKilledBuildersGo(t *testing.T) {
+	w := fstest.New(t)
+	m := w.Snapshot("ann", "home", hello("hello")...)
+	cache := t.TempDir()
+	c := newCatalog(t, w, cache, nil)
+	c.refresh(t)
+	dead := filepath.Join(cache, "views", "dead.db.tmp-1")
+	live := filepath.Join(cache, "views", "live.db.tmp-2")
+	for _, path := range []string{dead, live} {
+		if err := os.WriteFile(path, []byte("half a view"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := time.Now().Add(-25 * time.Hour)
+	if err := os.Chtimes(dead, old, old); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := c.Open(t.Context(), "ann", m.Seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a leftover is still there:", err)
+	}
+	if _, err := os.Stat(live); err != nil {
+		t.Error("another process may be writing it:", err)
 	}
 }
 

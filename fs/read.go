@@ -14,6 +14,10 @@ import (
 // the file. It bounds the frames that one call holds on to.
 const readWindow = 8 << 20
 
+// seekWindow is how much of a file SeekData and SeekHole look at in one piece,
+// in bytes: a thousand chunks or so, or one hole of any size.
+const seekWindow = 1 << 30
+
 // ReadAt reads from a regular file as io.ReaderAt does: it returns len(p)
 // bytes, or fewer and an error, which is io.EOF at the end of the file. ctx
 // ends the waiting and not the fetch.
@@ -163,7 +167,7 @@ func (t *Tree) seek(ctx context.Context, n metastore.Node, off int64, hole bool)
 		}
 		return off, nil
 	}
-	for window := int64(1 << 20); off < n.Size; window *= 2 {
+	for window := int64(1 << 20); off < n.Size; window = min(2*window, seekWindow) {
 		extents, err := t.view.Extents(ctx, n, off, min(window, n.Size-off))
 		if err != nil {
 			return 0, err

@@ -66,9 +66,15 @@ func (s *treeSet) get(ctx context.Context, h remote.Hash, open func(context.Cont
 	}
 	s.mu.Unlock()
 
+	var left <-chan struct{}
 	select {
 	case <-e.ready:
-	case <-ctx.Done():
+	default:
+		left = ctx.Done() // asked for only when needed: it may start clocks
+	}
+	select {
+	case <-e.ready:
+	case <-left:
 		s.put(e)
 		return nil, fmt.Errorf("the snapshot is still being loaded: %w", context.Cause(ctx))
 	}

@@ -16,9 +16,20 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	a := newApp()
 	code := a.run(ctx, os.Args)
 	stop()
 	os.Exit(code)
+}
+
+// endings are the signals that ask the program to end in good order. A
+// terminal that closes is one of them, or a mount would stay behind dead; not
+// so under nohup(1), which has it ignored.
+func endings() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
@@ -47,8 +48,13 @@ func (a *app) mount(c *cli.Context) (err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
+	if a.env(readyVariable) != "" {
+		// Else what identity_command leaves behind could hold it open, and
+		// keep the one in the foreground waiting.
+		unix.CloseOnExec(readyFD)
+	}
 	// First what costs nothing: a mistyped folder should not wait for a store.
-	if err := checkFolder(dir); err != nil {
+	if dir, err = checkFolder(dir); err != nil {
 		return err
 	}
 	r, err := a.open(c, true)
@@ -116,7 +122,7 @@ func (a *app) serve(ctx context.Context, m *fusefs.Mount) error {
 	case <-ctx.Done():
 	}
 	again := make(chan os.Signal, 1)
-	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(again, endings()...)
 	defer signal.Stop(again)
 	told := false
 	for {
@@ -138,26 +144,24 @@ func (a *app) serve(ctx context.Context, m *fusefs.Mount) error {
 	}
 }
 
-// checkFolder refuses a mountpoint that is missing or no folder.
-func checkFolder(dir string) error {
-	info, err := os.Stat(dir)
+// checkFolder refuses a mountpoint that is missing, no folder or a vaultik
+// mount, and returns where it is.
+func checkFolder(dir string) (string, error) {
+	place, err := fusefs.Mountpoint(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, shellQuote(dir))
-	case errors.Is(err, syscall.ENOTCONN):
-		return nil // package fusefs knows what to say
-	case err != nil:
-		return fmt.Errorf("mountpoint: %w", err)
-	case !info.IsDir():
-		return fmt.Errorf("mountpoint %q is not a folder", dir)
+		return "", fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, shellQuote(dir))
+	case errors.Is(err, syscall.ENOTDIR):
+		return "", fmt.Errorf("mountpoint %q is not a folder", dir)
 	}
-	return nil
+	return place, err
 }
 
-// keepApart refuses a mountpoint inside what the mount itself needs, which
-// could wait for itself forever, and inside what a set backs up, where the
-// mount would hide files from the backup. A set of "/" is the exception: there
-// is no place outside it, and a backup leaves vaultik's mounts out.
+// keepApart refuses a mountpoint inside what the mount itself needs, or around
+// it, where it could wait for itself forever, and inside or around what a set
+// backs up, where the mount would hide files from the backup. A set of "/" is
+// the exception: there is no place outside it, and a backup leaves vaultik's
+// mounts out.
 func (r *reading) keepApart(dir string) error {
 	type place struct{ path, what string }
 	places := []place{{r.where.state, "the state folder"}, {r.where.cache, "the cache folder"}}
@@ -177,6 +181,9 @@ func (r *reading) keepApart(dir string) error {
 		if inside(dir, p.path) {
 			return fmt.Errorf("mountpoint %q is inside %s, %q; choose a folder elsewhere", dir, p.what, p.path)
 		}
+		if inside(p.path, dir) {
+			return fmt.Errorf("%s, %q, is inside the mountpoint %q, which would hide it; choose a folder elsewhere", p.what, p.path, dir)
+		}
 	}
 	return nil
 }
@@ -189,9 +196,13 @@ func inside(path, folder string) bool {
 
 // real follows the links in a path as far as it exists.
 func real(path string) string {
+	path = filepath.Clean(path)
 	resolved, err := filepath.EvalSymlinks(path)
+	if up := filepath.Dir(path); err != nil && up != path {
+		return filepath.Join(real(up), filepath.Base(path))
+	}
 	if err != nil {
-		return filepath.Clean(path)
+		return path
 	}
 	return resolved
 }

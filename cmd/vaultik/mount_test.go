@@ -67,7 +67,7 @@ func mounting(t *testing.T) (b *bench, mnt string) {
 }
 
 func TestASignalEndsAMountCleanly(t *testing.T) {
-	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(s.String(), func(t *testing.T) {
 			b, mnt := mounting(t)
 			cmd, _ := foreground(t, b, mnt)
@@ -118,5 +118,20 @@ func TestASecondSignalGivesUp(t *testing.T) {
 	cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 130 {
 		t.Errorf("it ends with %v", err)
+	}
+}
+
+// A mount whose process does not answer is refused, and not looked at, which
+// nothing could interrupt.
+func TestAMountThatHangsIsRefused(t *testing.T) {
+	b, mnt := mounting(t)
+	cmd, _ := foreground(t, b, mnt)
+	cmd.Process.Signal(syscall.SIGSTOP)
+	defer cmd.Process.Signal(syscall.SIGCONT)
+	if _, err := syscall.Wait4(cmd.Process.Pid, nil, syscall.WUNTRACED, nil); err != nil { // until it has stopped
+		t.Fatal(err)
+	}
+	if code := b.vaultik("mount", "--identity", b.dir+"/kit.txt", mnt); code != 1 || !strings.Contains(b.err.String(), "hangs") {
+		t.Errorf("exit code %d\n%s", code, b.err.String())
 	}
 }

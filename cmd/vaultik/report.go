@@ -12,12 +12,6 @@ import (
 // summary says what a run did.
 func (a *app) summary(r *backup.Result) {
 	took := r.Finished.Sub(r.Started)
-	problems := 0
-	for _, p := range r.Problems {
-		if p.Kind == backup.Unreadable || p.Kind == backup.Lost {
-			problems++
-		}
-	}
 	a.ui.result(struct {
 		Type      string      `json:"message_type"`
 		Snapshot  string      `json:"snapshot"`
@@ -33,21 +27,21 @@ func (a *app) summary(r *backup.Result) {
 		Stored    int64       `json:"bytes_stored"`
 		Metadata  int64       `json:"bytes_metadata"`
 		Blobs     int         `json:"blobs"`
-		Missed    int         `json:"unreadable"`
+		Missed    int64       `json:"unreadable"`
 		Complete  bool        `json:"complete"`
 		Started   string      `json:"started"`
 		Finished  string      `json:"finished"`
 		Seconds   float64     `json:"seconds"`
 	}{
 		"summary", r.Snapshot, r.Set, r.Seq, r.Manifest, r.Entries, r.Changed, r.Removed, r.Bytes, r.Read, r.NewBytes, r.Stored, r.Metadata,
-		r.Blobs, problems, !r.Incomplete(), r.Started.UTC().Format(time.RFC3339), r.Finished.UTC().Format(time.RFC3339), took.Seconds(),
+		r.Blobs, r.Missed, !r.Incomplete(), r.Started.UTC().Format(time.RFC3339), r.Finished.UTC().Format(time.RFC3339), took.Seconds(),
 	})
 	a.ui.say("set %s: %s, %s; %s new or changed, %s gone", r.Set,
 		plural(r.Entries, "entry", "entries"), size(r.Bytes), count(r.Changed), count(r.Removed))
 	a.ui.say("read %s, %s of it new; stored %s in %s, and %s of metadata, in %s",
 		size(r.Read), size(r.NewBytes), size(r.Stored), plural(int64(r.Blobs), "blob", "blobs"), size(r.Metadata), duration(took))
-	if problems > 0 {
-		a.ui.say("snapshot %s saved, but %s could not be read", r.Snapshot, plural(int64(problems), "source", "sources"))
+	if r.Missed > 0 {
+		a.ui.say("snapshot %s saved, but %s could not be read", r.Snapshot, plural(r.Missed, "source", "sources"))
 		return
 	}
 	a.ui.say("snapshot %s saved", r.Snapshot)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -65,6 +66,11 @@ func (a *app) storeInfo(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if r.seen != nil { // it may know writers that the store hides
+		names = append(names, r.seen.Writers(r.url.String())...)
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
 	if only := c.String("writer"); only != "" {
 		if names, err = pick(names, only); err != nil {
 			return err
@@ -101,6 +107,9 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 		return look{}, err
 	}
 	l := look{state: state, problems: state.Problems}
+	if len(state.Signers.Certificates) > 0 { // else every manifest says it
+		l.problems = slices.Concat(state.Signers.Problems, state.Problems)
+	}
 	for info, err := range r.store.List(ctx, remote.WriterPrefix(writer)) {
 		if err != nil {
 			return look{}, err
@@ -108,9 +117,13 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 		l.objects++
 		l.bytes += info.Size
 	}
-	if n := len(state.Snapshots); n > 0 && r.seen != nil {
-		newest := state.Snapshots[n-1]
-		if err := r.seen.Check(r.url.String(), writer, newest.Manifest.Seq, newest.Hash, a.now()); err != nil {
+	if r.seen != nil {
+		var seq remote.Seq // 0: the store shows none
+		var hash remote.Hash
+		if n := len(state.Snapshots); n > 0 {
+			seq, hash = state.Snapshots[n-1].Manifest.Seq, state.Snapshots[n-1].Hash
+		}
+		if err := r.seen.Check(r.url.String(), writer, seq, hash, a.now()); err != nil {
 			l.problems = append(l.problems, err)
 		}
 	}
@@ -150,7 +163,7 @@ func (a *app) showStore(r *reading, looks []look) error {
 		a.ui.table([]string{"WRITER", "<SIGNER", "ROLE", "<FROM RUN", "KEY"}, signers)
 	}
 	for _, l := range looks {
-		if len(l.state.Signers.Certificates) == 0 {
+		if len(l.state.Signers.Certificates) == 0 && l.objects > 0 {
 			a.ui.warn("writer %q is UNTRUSTED: the root key has certified no signer of it; if it is one of yours, "+
 				"run \"vaultik key certify %s --kit KIT\" where the recovery kit is", l.state.Writer, l.state.Writer)
 		}

@@ -282,8 +282,16 @@ func TestReadingManySmallFilesTakesFewRequests(t *testing.T) {
 			t.Errorf("%d %s requests, expected %d to %d", got[op], op, l[0], l[1])
 		}
 	}
-	pass()
-	if again := count.reset(); len(again) != 0 {
-		t.Errorf("all of it again asks for %v", again)
+	// The kernel may drop what it keeps at any time; that it keeps all of it
+	// shows in the first undisturbed pass.
+	for left := 5; ; left-- {
+		pass()
+		again := count.reset()
+		if len(again) == 0 {
+			break
+		}
+		if left == 0 {
+			t.Fatalf("all of it again asks for %v", again)
+		}
 	}
 }

@@ -24,7 +24,7 @@ var (
 	// ErrMounted: the folder is a vaultik mount already.
 	ErrMounted = errors.New("already a vaultik mount; unmount it first")
 	// ErrDead: a vaultik mount whose process is gone or hangs lies there.
-	ErrDead = errors.New("a vaultik mount whose process is gone; remove it with: fusermount3 -uz or umount -l")
+	ErrDead = errors.New("a vaultik mount whose process is gone or hangs; remove it with: fusermount3 -uz or umount -l")
 	// ErrBusy: something still uses the mount.
 	ErrBusy = errors.New("in use")
 )
@@ -95,7 +95,7 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 	if o.Warn == nil {
 		o.Warn = func(error) {}
 	}
-	dir, err := mountpoint(dir)
+	dir, err := Mountpoint(dir)
 	if err != nil {
 		return nil, err
 	}

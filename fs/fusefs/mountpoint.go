@@ -12,10 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountpoint refuses what cannot or must not be mounted on, and returns the
-// place that dir leads to. A folder that is not empty is fine, as for any
-// mount: what is in it comes back afterwards.
-func mountpoint(dir string) (string, error) {
+// Mountpoint refuses what cannot or must not be mounted on, and returns the
+// place that dir leads to. It fails with io/fs.ErrNotExist, syscall.ENOTDIR,
+// ErrMounted or ErrDead, and does not hang where a vaultik mount does. A folder
+// that is not empty is fine, as for any mount: what is in it comes back
+// afterwards.
+func Mountpoint(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
