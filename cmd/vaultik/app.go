@@ -64,7 +64,7 @@ func (a *app) cli() *cli.App {
 		Description: "Begin with \"vaultik init --store URL PATH…\", then \"vaultik backup\".\n" +
 			"Stores: file:///folder, or s3://bucket/prefix?endpoint=https://host:port&region=…&path_style=…\n\n" + exitHelp(),
 		Writer: a.stdout, ErrWriter: a.stderr, Reader: a.stdin,
-		HideVersion: true, HideHelpCommand: true, Suggest: true,
+		HideVersion: true, HideHelpCommand: true,
 		UseShortOptionHandling: false, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {}, // run does it
 		OnUsageError:   usageError,
@@ -75,6 +75,7 @@ func (a *app) cli() *cli.App {
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only what is wrong"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print more"},
 			&cli.BoolFlag{Name: "no-color", Usage: "no colours (NO_COLOR)"},
+			&cli.BoolFlag{Name: "version", Usage: "what the version command prints"},
 		},
 		Before: func(c *cli.Context) error {
 			terminal := isTerminal(a.stderr) && a.env("TERM") != "dumb"
@@ -86,8 +87,13 @@ func (a *app) cli() *cli.App {
 			return nil
 		},
 		Action: func(c *cli.Context) error {
-			if name := c.Args().First(); name != "" {
-				return fmt.Errorf("no command %q; \"vaultik --help\" lists them", name)
+			switch name := c.Args().First(); {
+			case name == "help" && c.Args().Len() > 1:
+				return cli.ShowCommandHelp(c, c.Args().Get(1))
+			case name != "" && name != "help":
+				return unknownCommand("vaultik", name, c.App.Commands)
+			case c.Bool("version"):
+				return a.version(c)
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -104,11 +110,23 @@ func group(name, usage string, commands ...*cli.Command) *cli.Command {
 		Name: name, Usage: usage, Subcommands: commands, HideHelpCommand: true, OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if word := c.Args().First(); word != "" {
-				return fmt.Errorf("no command \"%s %s\"; \"vaultik %s --help\" lists them", name, word, name)
+				return unknownCommand("vaultik "+name, word, commands)
 			}
 			return cli.ShowSubcommandHelp(c)
 		},
 	}
+}
+
+// unknownCommand says what was perhaps meant by a word after parent.
+func unknownCommand(parent, word string, commands []*cli.Command) error {
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.Name)
+	}
+	if near := nearest(word, names); near != "" {
+		return fmt.Errorf("no command \"%s %s\"; did you mean \"%s %s\"?", parent, word, parent, near)
+	}
+	return fmt.Errorf("no command \"%s %s\"; \"%s --help\" lists them", parent, word, parent)
 }
 
 // usageError is for options that are wrong: the reason, without all the help.

@@ -40,8 +40,8 @@ func (a *app) backup(c *cli.Context) (err error) {
 	worst := 0
 	for _, set := range w.sets {
 		err := a.backupSet(c, w, set)
-		if c.Context.Err() != nil {
-			return err
+		if err != nil && c.Context.Err() != nil {
+			return fmt.Errorf("set %s was not finished; what was uploaded is kept, and the next run goes on from there: %w", set.Name, err)
 		}
 		code := exitCode(err)
 		if err != nil && !errors.Is(err, errIncomplete) {

@@ -69,26 +69,28 @@ func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "print the versions of the program, the store's format and the libraries",
 		OnUsageError: usageError,
-		Action: func(c *cli.Context) error {
-			if err := words(c, 0, 0); err != nil {
-				return err
-			}
-			b := buildInfo()
-			a.ui.result(b)
-			revision := b.Revision
-			if revision == "" {
-				revision = "unknown"
-			}
-			a.ui.print("vaultik %s", b.Version)
-			a.ui.print("revision  %s", revision)
-			a.ui.print("format    %d", b.Format)
-			a.ui.print("built by  %s for %s", b.Go, b.Platform)
-			for _, name := range notable {
-				if v := b.Libraries[name]; v != "" {
-					a.ui.print("library   %s %s", name, v)
-				}
-			}
-			return nil
-		},
+		Action:       a.version,
 	}
+}
+
+func (a *app) version(c *cli.Context) error {
+	if err := words(c, 0, 0); err != nil {
+		return err
+	}
+	b := buildInfo()
+	a.ui.result(b)
+	revision := b.Revision
+	if revision == "" {
+		revision = "unknown"
+	}
+	a.ui.print("vaultik %s", b.Version)
+	a.ui.print("revision  %s", revision)
+	a.ui.print("format    %d", b.Format)
+	a.ui.print("built by  %s for %s", b.Go, b.Platform)
+	for _, name := range notable {
+		if v := b.Libraries[name]; v != "" {
+			a.ui.print("library   %s %s", name, v)
+		}
+	}
+	return nil
 }
