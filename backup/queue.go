@@ -66,6 +66,7 @@ type piece struct {
 type linkGroup struct {
 	done    chan struct{} // closed when the first link was read
 	ok      bool          // it was read well
+	started time.Time     // when its reading began: what the others show is as old
 	content int64         // set by pack, which records in order
 }
 

@@ -40,7 +40,7 @@ func (w *writer) read(ctx context.Context, q *queue) error {
 		j.started = w.Now()
 		j.err = r.entry(ctx, j)
 		if j.leads {
-			j.group.finish(j.err == nil)
+			j.group.finish(j.started, j.err == nil)
 		}
 		closeErr := j.dir.Close()
 		close(j.pieces)
@@ -117,6 +117,7 @@ func (r *reader) once(ctx context.Context, j *job) error {
 			return ctx.Err()
 		}
 		if j.group.ok {
+			j.started = j.group.started
 			return nil
 		}
 		j.shared = false
@@ -277,8 +278,8 @@ func within(t metastore.Time, now time.Time) bool {
 	return -2*time.Second <= d && d <= 2*time.Second
 }
 
-func (g *linkGroup) finish(ok bool) {
-	g.ok = ok
+func (g *linkGroup) finish(started time.Time, ok bool) {
+	g.started, g.ok = started, ok
 	close(g.done)
 }
 
