@@ -178,7 +178,7 @@ func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *qu
 	for range uploads {
 		g.Go(func() error { return w.upload(ctx, blobs) })
 	}
-	return g.Wait()
+	return errors.Join(g.Wait(), jobs.drain())
 }
 
 // uploads is how many blobs are put at once. Each holds a blob's worth of

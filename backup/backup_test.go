@@ -3,6 +3,7 @@ package backup
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -496,4 +497,137 @@ func TestAttributesThatCannotBeReadCostOnlyThemselves(t *testing.T) {
 	if !strings.Contains(got["/home/ann/blind"], "(unreadable)") {
 		t.Errorf("a link without its target is shown as %q", got["/home/ann/blind"])
 	}
+}
+
+// A disk that is away leaves its mount point, empty and on the parent's volume.
+func TestAnUnmountedVolumeIsNotADeletion(t *testing.T) {
+	for _, roots := range [][]string{{"/home/ann", "/home/disk"}, {"/home"}} {
+		tree := home()
+		tree["/home/disk"] = node{Dev: 2, Inode: 2, Time: 1000}
+		tree["/home/disk/photos/one"] = node{Content: "ten years", Dev: 2, Inode: 4, Time: 1000}
+		tree["/home/disk/photos"] = node{Dev: 2, Inode: 3, Time: 1000}
+		w := newWorld(t, tree, roots...)
+		w.backup()
+		full := w.shows(1)
+		w.source.remove("/home/disk")
+		w.source.set("/home/disk", node{Inode: 500, Time: 500})
+		r := w.backup()
+		same(t, "problems", []string{"unreadable /home/disk"}, kinds(r))
+		if got := w.shows(r.Seq)["/home/disk"]; got != "d (unreadable)" {
+			t.Errorf("the bare mount point is shown as %q", got)
+		}
+		for p, n := range tree {
+			if n.Dev == 2 {
+				w.source.set(p, n)
+			}
+		}
+		w.source.opened()
+		r = w.backup()
+		same(t, "what the disk shows when it is back", full, w.shows(r.Seq))
+		same(t, "files read", []string(nil), w.source.opened())
+	}
+}
+
+// What was emptied in earnest is empty, also if it had been a mount point once
+// and is another volume's now.
+func TestAnEmptiedVolumeIsEmpty(t *testing.T) {
+	tree := home()
+	tree["/home/disk"] = node{Dev: 2, Inode: 2, Time: 1000}
+	tree["/home/disk/one"] = node{Content: "short-lived", Dev: 2, Time: 1000}
+	w := newWorld(t, tree)
+	w.backup()
+	w.source.remove("/home/disk/one")
+	w.source.edit(func(n *node) { n.Time = 2000 }, "/home/disk")
+	r := w.backup()
+	same(t, "problems", []string(nil), kinds(r))
+	if _, there := w.shows(r.Seq)["/home/disk/one"]; there {
+		t.Error("the deleted file is still shown")
+	}
+}
+
+// What lies behind a link to a root does not go with the link.
+func TestAMissingLinkToARootClosesNothing(t *testing.T) {
+	tree := home()
+	tree["/data"] = node{Type: metastore.Symlink, Target: "/home/ann", Time: 1000}
+	w := newWorld(t, tree, "/data", "/home/bob")
+	w.backup()
+	want := with(w.shows(1), map[string]string{"/data": "-> /home/ann (unreadable)"})
+	w.source.remove("/data")
+	w.source.opened()
+	r := w.backup()
+	same(t, "problems", []string{"unreadable /data"}, kinds(r))
+	same(t, "the snapshot", want, w.shows(r.Seq))
+	w.source.set("/data", tree["/data"])
+	w.backup()
+	same(t, "files read", []string(nil), w.source.opened())
+}
+
+// Two sets share blobs. When the recipients change and change back between
+// them, neither may refer to a blob that its recipients cannot read.
+func TestASetReliesOnNoBlobOfOtherRecipients(t *testing.T) {
+	w, other := newWorld(t, home()), newWorld(t, home())
+	ann, bob := w.config.Recipients, other.config.Recipients
+	for _, run := range []struct {
+		set        string
+		recipients []string
+	}{{"one", ann}, {"two", bob}, {"one", ann}} {
+		w.set.Name, w.config.Recipients = run.set, run.recipients
+		w.backup()
+	}
+	same(t, "the third snapshot, read with ann's identity", shown(), w.shows(3))
+}
+
+// A first reading took long, and an edit made a second one necessary: its
+// moment counts, not the first one's.
+func TestAnEditWithinTheTickOfASecondReadingIsFound(t *testing.T) {
+	w := newWorld(t, home())
+	var clock atomic.Int64
+	clock.Store(w.now.Add(time.Hour).Unix())
+	w.config.Now = func() time.Time { return time.Unix(clock.Load(), 0) }
+	reads := 0
+	w.source.set("/home/ann/db", node{Content: "version 0", Time: 1000, OnRead: func(n *node) {
+		if reads++; reads == 1 {
+			n.Content, n.Time = "version 1", clock.Add(60)
+		}
+	}})
+	same(t, "first", "version 1", w.shows(w.backup().Seq)["/home/ann/db"])
+	w.source.edit(func(n *node) { n.Content, n.OnRead = "version 2", nil }, "/home/ann/db") // in the same second
+	clock.Add(3600)
+	same(t, "second", "version 2", w.shows(w.backup().Seq)["/home/ann/db"])
+}
+
+func TestAChangeOfAFoldersOwnMetadataWithinTheTickIsFound(t *testing.T) {
+	w := newWorld(t, home())
+	w.backup()
+	at := w.now.Add(time.Hour).Unix() // the very second of the next run
+	var got []string
+	for _, value := range []string{"1", "2"} {
+		w.source.edit(func(n *node) { n.Time, n.Xattrs = at, map[string]string{"user.v": value} }, "/home/ann")
+		v := w.view(w.backup().Seq)
+		n, err := v.Node(t.Context(), v.Root())
+		for _, name := range []string{"home", "ann"} {
+			check(t, err)
+			n, err = v.Lookup(t.Context(), n.Ino, name)
+		}
+		check(t, err)
+		x, err := v.Xattrs(t.Context(), n.Ino)
+		check(t, err)
+		got = append(got, string(x[0].Value))
+	}
+	same(t, "the attribute", []string{"1", "2"}, got)
+}
+
+func TestAFileBehindABoundaryIsAnEmptyPlace(t *testing.T) {
+	tree := home()
+	tree["/home/ann/bind"] = node{Content: "must not be read", Dev: 2, Time: 1000}
+	w := newWorld(t, tree)
+	w.backup()
+	w.source.opened()
+	w.set.Rules = Rules{Always: []string{"/home/ann/bind"}}
+	r := w.backup()
+	same(t, "what is shown", "(excluded)", w.shows(r.Seq)["/home/ann/bind"])
+	same(t, "files read", []string(nil), w.source.opened())
+	w.set.Rules = Rules{}
+	r = w.backup()
+	same(t, "without the rule", "must not be read", w.shows(r.Seq)["/home/ann/bind"])
 }

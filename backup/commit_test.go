@@ -226,3 +226,26 @@ func TestAMissingDumpStopsTheCommit(t *testing.T) {
 	w.store.OnCall = nil
 	same(t, "the snapshot after", shown(), w.shows(w.backup().Seq))
 }
+
+// A signature alone keeps its seq taken, but it is no snapshot.
+func TestALostManifestIsNoticedThoughItsSignatureIsThere(t *testing.T) {
+	w := newWorld(t, home())
+	w.backup()
+	check(t, w.store.Delete(t.Context(), remote.ManifestKey("host", 1)))
+	if _, err := w.try(); !errors.Is(err, ErrStoreLost) {
+		t.Errorf("%v, want ErrStoreLost", err)
+	}
+}
+
+// Where the store let two clones create one key, one of them was overwritten:
+// the newest manifest is not the one that this index committed.
+func TestAnotherManifestUnderTheNewestSeqIsACloneAtWork(t *testing.T) {
+	w := newWorld(t, home())
+	w.backup()
+	key := remote.ManifestKey("host", 1)
+	check(t, w.store.Delete(t.Context(), key))
+	check(t, w.store.Put(t.Context(), key, []byte("somebody else's")))
+	if _, err := w.try(); !errors.Is(err, ErrCloned) {
+		t.Errorf("%v, want ErrCloned", err)
+	}
+}

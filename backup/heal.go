@@ -37,6 +37,7 @@ func (w *writer) heal(ctx context.Context) error {
 		w.problem(Notice, "", fmt.Errorf("%d files have content that the store has lost; reading them again", len(missing)))
 		err = w.pipeline(ctx, func(ctx context.Context, out *queue) error {
 			s := newScanner(w, out)
+			s.healing = true
 			for _, m := range missing {
 				if err := s.again(ctx, m); err != nil {
 					return err

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"syscall"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
@@ -46,6 +47,26 @@ func (s *scanner) taken(id int64) bool {
 	return false
 }
 
+// errUnmounted: a folder is the bare mount point of a volume that was there.
+var errUnmounted = fmt.Errorf("empty now, and was another volume's mount point before: is it mounted? "+
+	"If it is to stay empty, put any file there or leave it out: %w", syscall.ENODEV)
+
+// unmounted reports whether sub, in f, is where an earlier run saw another
+// volume mounted and now is nothing: the disk is away, which is no reason to
+// take all that is on it for deleted. It lies on its parent's volume, where it
+// did not lie before, and is empty.
+func (s *scanner) unmounted(ctx context.Context, f, sub folder) (bool, error) {
+	if sub.was == 0 || sub.was == f.was || sub.entry.Dev != f.entry.Dev {
+		return false, nil
+	}
+	v, err := s.volume(ctx, sub.entry.Dev, sub.where)
+	if err != nil || v.id == sub.was {
+		return false, err
+	}
+	entries, err := sub.dir.Entries(ctx)
+	return err == nil && len(entries) == 0, ctx.Err() // what cannot be listed is a gap anyway
+}
+
 // groupKey names an inode among the hard links of a run.
 type groupKey struct {
 	volume int64
@@ -63,7 +84,7 @@ type groupCount struct {
 // that this run meets form a group, so that content is read once.
 func (s *scanner) link(ctx context.Context, j *job) error {
 	e := &j.entry
-	if e.Type == metastore.Directory || e.Nlink < 2 {
+	if e.Type == metastore.Directory || e.Nlink < 2 || j.state != metastore.StateComplete {
 		return nil
 	}
 	v, ok, err := s.run.Linked(ctx, j.volume, e.Inode)

@@ -228,7 +228,7 @@ func blank(role metastore.Role) metastore.File {
 
 // content gives a regular file its content row, the group's if it has one.
 func (p *packer) content(ctx context.Context, j *job, chunks []metastore.ContentChunk) error {
-	if j.file.Type != metastore.Regular || j.twin != nil {
+	if !j.hasContent() || j.twin != nil {
 		return nil
 	}
 	if j.shared {

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"math/bits"
 	"sync"
 	"time"
@@ -64,10 +65,11 @@ type piece struct {
 // linkGroup is what the hard links of one inode share during a run. The first
 // link met reads the content; the others wait for it.
 type linkGroup struct {
-	done    chan struct{} // closed when the first link was read
-	ok      bool          // it was read well
-	started time.Time     // when its reading began: what the others show is as old
-	content int64         // set by pack, which records in order
+	done    chan struct{}  // closed when the first link was read
+	ok      bool           // it was read well
+	stat    metastore.Stat // of what was read: who looks otherwise reads for itself
+	started time.Time      // when its reading began: what the others show is as old
+	content int64          // set by pack, which records in order
 }
 
 // queue carries jobs to the readers and, in the same order, to pack.
@@ -108,10 +110,23 @@ func (q *queue) put(ctx context.Context, j *job) error {
 	// Room for several pieces lets a small file's reader go on to the next;
 	// the bytes are bounded by take.
 	j.pieces = make(chan piece, 8)
-	if err := send(ctx, q.ordered, j); err != nil {
-		return err
+	err := send(ctx, q.ordered, j)
+	if err == nil {
+		err = send(ctx, q.reading, j)
 	}
-	return send(ctx, q.reading, j)
+	if err != nil {
+		return errors.Join(err, j.dir.Close())
+	}
+	return nil
+}
+
+// drain lets go of what nobody has read, after the stages have ended.
+func (q *queue) drain() error {
+	var all []error
+	for j := range q.reading {
+		all = append(all, j.dir.Close())
+	}
+	return errors.Join(all...)
 }
 
 func (q *queue) close() {

@@ -37,10 +37,9 @@ func (w *writer) read(ctx context.Context, q *queue) error {
 		if err != nil {
 			return err
 		}
-		j.started = w.Now()
 		j.err = r.entry(ctx, j)
 		if j.leads {
-			j.group.finish(j.started, j.err == nil)
+			j.group.finish(j, j.err == nil)
 		}
 		closeErr := j.dir.Close()
 		close(j.pieces)
@@ -65,6 +64,7 @@ func (r *reader) entry(ctx context.Context, j *job) error {
 		return j.entry.Err
 	}
 	for range attempts {
+		j.started = r.Now()
 		err := r.once(ctx, j)
 		if errors.Is(err, fs.ErrNotExist) {
 			return errVanished
@@ -84,7 +84,8 @@ func (r *reader) entry(ctx context.Context, j *job) error {
 		if again.Type != j.entry.Type || again.Dev != j.entry.Dev {
 			return errVanished // another kind of thing now: the next run's business
 		}
-		j.entry, j.twin = again, nil
+		j.leave()
+		j.entry = again
 	}
 	return errVanished
 }
@@ -107,7 +108,7 @@ func (r *reader) once(ctx context.Context, j *job) error {
 		j.file.Role, j.file.Xattrs = j.role, meta.Xattrs
 		return nil
 	}
-	if e.Type != metastore.Regular || j.gap != nil {
+	if !j.hasContent() {
 		return nil
 	}
 	if j.shared {
@@ -116,7 +117,9 @@ func (r *reader) once(ctx context.Context, j *job) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if j.group.ok {
+		// The inode may have been edited between the group's reading and this
+		// name's listing, either way round.
+		if j.group.ok && unchanged(e.Stat, j.group.stat) {
 			j.started = j.group.started
 			return nil
 		}
@@ -133,6 +136,7 @@ func (r *reader) once(ctx context.Context, j *job) error {
 // content reads f until it holds still, at most attempts times.
 func (r *reader) content(ctx context.Context, j *job, f File) error {
 	for n := range attempts {
+		j.started = r.Now()
 		before, err := f.Stat()
 		if err != nil {
 			return err
@@ -278,9 +282,24 @@ func within(t metastore.Time, now time.Time) bool {
 	return -2*time.Second <= d && d <= 2*time.Second
 }
 
-func (g *linkGroup) finish(started time.Time, ok bool) {
-	g.started, g.ok = started, ok
+// finish tells the other links of a group what its leader has read.
+func (g *linkGroup) finish(leader *job, ok bool) {
+	g.started, g.stat, g.ok = leader.started, leader.file.Stat, ok
 	close(g.done)
+}
+
+// leave makes j a file of its own: its name leads to another inode now.
+func (j *job) leave() {
+	if j.leads {
+		j.group.finish(j, false)
+	}
+	j.leads, j.shared, j.twin = false, false, nil
+}
+
+// hasContent reports whether the entry's content belongs to the snapshot. What
+// lies behind a boundary that the rules draw is an empty place.
+func (j *job) hasContent() bool {
+	return j.entry.Type == metastore.Regular && j.gap == nil && j.state == metastore.StateComplete
 }
 
 // errno is the system's reason for err, EIO if it gives none.

@@ -85,7 +85,9 @@ func (w *writer) place(ctx context.Context) (*place, error) {
 }
 
 // firstLink walks down p. At a symbolic link it adds the link's place to top
-// and returns where p leads when that link is followed; without one, "".
+// and returns where p leads when that link is followed; without one, "". A
+// link that is missing now leads to where the last run saw it lead: what is
+// there has not gone with it.
 func (w *writer) firstLink(ctx context.Context, top *place, p string) (string, error) {
 	_, dir, err := w.Source.Root(ctx)
 	if err != nil {
@@ -99,24 +101,20 @@ func (w *writer) firstLink(ctx context.Context, top *place, p string) (string, e
 			err = e.Err
 		}
 		if err != nil {
-			return "", ctx.Err() // missing or hidden: scan reports it
+			// Missing or hidden: scan reports it.
+			target, known := w.lastTarget(ctx, names[:i+1])
+			if !known {
+				return "", ctx.Err()
+			}
+			return top.follow(names, i, target), nil
 		}
-		here := "/" + strings.Join(names[:i], "/")
 		switch e.Type {
 		case metastore.Symlink:
 			meta, err := dir.Meta(ctx, e)
 			if err != nil {
-				return "", fmt.Errorf("read the symbolic link %q: %w", path.Join(here, name), err)
+				return "", fmt.Errorf("read the symbolic link %q: %w", "/"+path.Join(names[:i+1]...), err)
 			}
-			at := top
-			for _, n := range names[:i+1] {
-				at = at.child(n)
-			}
-			to := meta.Target
-			if !path.IsAbs(to) {
-				to = path.Join(here, to)
-			}
-			return path.Join(to, path.Join(names[i+1:]...)), nil
+			return top.follow(names, i, meta.Target), nil
 		case metastore.Directory:
 			next, err := dir.OpenDir(ctx, e)
 			if err != nil {
@@ -129,6 +127,32 @@ func (w *writer) firstLink(ctx context.Context, top *place, p string) (string, e
 		}
 	}
 	return "", nil
+}
+
+// follow adds the place of a symbolic link, the i-th of names, and returns
+// where the path leads through it.
+func (p *place) follow(names []string, i int, target string) string {
+	for _, n := range names[:i+1] {
+		p = p.child(n)
+	}
+	if !path.IsAbs(target) {
+		target = path.Join("/"+path.Join(names[:i]...), target)
+	}
+	return path.Join(target, path.Join(names[i+1:]...))
+}
+
+// lastTarget looks up what the set's last run saw at a path: the target, if it
+// was a symbolic link.
+func (w *writer) lastTarget(ctx context.Context, names []string) (target string, known bool) {
+	id := metastore.RootPath
+	for _, name := range names {
+		var err error
+		if id, err = w.run.Path(ctx, id, name); err != nil {
+			return "", false // the run fails of it soon enough
+		}
+	}
+	v, ok, err := w.run.Open(ctx, id)
+	return v.File.Target, err == nil && ok && v.File.Type == metastore.Symlink
 }
 
 // components splits an absolute, clean path.
@@ -195,7 +219,7 @@ func (s *scanner) step(ctx context.Context, f folder, p *place) error {
 		role = metastore.RoleRoot
 	}
 	s.found = s.found || p.root
-	c := child{entry: e, place: p, role: role}
+	c := child{entry: e, place: p, role: role, state: metastore.StateComplete}
 	if e.Type == metastore.Directory {
 		return s.descend(ctx, f, c)
 	}

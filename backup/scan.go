@@ -20,6 +20,7 @@ type scanner struct {
 	volumes map[uint64]volume // by Dev
 	groups  map[groupKey]*groupCount
 	found   bool // at least one root is there
+	healing bool // reads what is recorded already, but lost
 }
 
 func newScanner(w *writer, out *queue) *scanner {
@@ -37,6 +38,7 @@ type folder struct {
 	state  metastore.State
 	gap    error
 	isNew  bool
+	was    int64  // the volume that the last run saw it on, 0 if none
 	place  *place // of roots in it, nil if there are none
 	root   root   // the one it is in
 }
@@ -77,7 +79,7 @@ func (w *writer) scan(ctx context.Context, out *queue) error {
 	if err != nil {
 		return err
 	}
-	f := folder{dir: dir, entry: entry, path: at.Path, where: "/", role: metastore.RoleParent, state: metastore.StateComplete, place: top}
+	f := folder{dir: dir, entry: entry, path: at.Path, was: at.Volume, where: "/", role: metastore.RoleParent, state: metastore.StateComplete, place: top}
 	if top.root {
 		s.found = true
 		f.role, f.root = metastore.RoleRoot, root{"/", "/", entry.Dev}
@@ -131,6 +133,10 @@ func (s *scanner) folder(ctx context.Context, f folder, last metastore.Directory
 				return err
 			}
 		}
+	}
+	if f.isNew || !settled {
+		// Also of a folder of which only its own metadata is new: they may be
+		// so new that the next run must look at it again.
 		if err := s.end(ctx, f, &mark); err != nil {
 			return err
 		}
@@ -200,7 +206,7 @@ func head(ctx context.Context, dir Dir, e Entry) ([]byte, error) {
 }
 
 // markOf condenses all that would show a change in a folder into 128 bits:
-// its own state, and of every entry what unchanged compares.
+// its own state, and of every entry what resembles compares.
 func markOf(state metastore.State, children []child) [16]byte {
 	h := sha256.New()
 	buf := append([]byte(state), 0)
@@ -208,6 +214,8 @@ func markOf(state metastore.State, children []child) [16]byte {
 		e := &children[i].entry
 		buf = append(buf, e.Name...)
 		buf = append(buf, 0, byte(e.Type))
+		buf = append(append(append(buf, children[i].role...), 0), children[i].state...)
+		buf = append(buf, 0)
 		for _, n := range [...]int64{e.Size, e.MTime.Sec, int64(e.MTime.Nsec), e.CTime.Sec, int64(e.CTime.Nsec), int64(e.Inode)} {
 			buf = binary.LittleEndian.AppendUint64(buf, uint64(n))
 		}
@@ -248,7 +256,8 @@ func (s *scanner) compare(ctx context.Context, f folder, children []child) error
 // looks as it did then.
 func (c *child) resembles(v *metastore.Version) {
 	c.version = v
-	c.same = !v.Recheck && c.entry.Err == nil && unchanged(c.entry.Stat, v.File.Stat) && v.File.Role == c.role
+	c.same = !v.Recheck && c.entry.Err == nil && unchanged(c.entry.Stat, v.File.Stat) && v.File.Role == c.role &&
+		(c.entry.Type == metastore.Directory || v.File.State == c.state) // a folder's state shows in its mark
 }
 
 func (s *scanner) close(ctx context.Context, path int64) error {
@@ -266,10 +275,7 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 	}
 	sub := folder{
 		entry: c.entry, path: at.Path, parent: f.path, where: path.Join(f.where, c.entry.Name),
-		role: c.role, state: c.state, isNew: !c.same, place: c.place, root: f.root,
-	}
-	if sub.state == "" {
-		sub.state = metastore.StateComplete
+		role: c.role, state: c.state, isNew: !c.same, was: at.Volume, place: c.place, root: f.root,
 	}
 	if c.role == metastore.RoleRoot {
 		sub.root = root{sub.where, c.place.spelled, c.entry.Dev}
@@ -281,13 +287,19 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 		return s.unopened(ctx, f, c, sub, err)
 	}
 	defer sub.dir.Close()
+	if gone, err := s.unmounted(ctx, f, sub); err != nil {
+		return err
+	} else if gone {
+		return s.unopened(ctx, f, c, sub, errUnmounted)
+	}
 	if c.role == metastore.RoleParent {
 		return s.parents(ctx, sub, c.place)
 	}
 	return s.folder(ctx, sub, at)
 }
 
-// unopened records a folder that could not even be opened, through its parent.
+// unopened records a folder that could not be opened, or is not the one that
+// is meant, through its parent.
 func (s *scanner) unopened(ctx context.Context, f folder, c child, sub folder, cause error) error {
 	j, err := s.job(ctx, f, c)
 	if err != nil {
@@ -335,9 +347,6 @@ func (s *scanner) job(ctx context.Context, f folder, c child) (*job, error) {
 		dir: f.dir, entry: c.entry, parent: f.path, where: path.Join(f.where, c.entry.Name),
 		role: c.role, state: c.state, isNew: c.version == nil,
 	}
-	if j.state == "" {
-		j.state = metastore.StateComplete
-	}
 	if c.version != nil {
 		j.path, j.like = c.version.Path, c.version.File.Content
 	}
@@ -349,6 +358,9 @@ func (s *scanner) job(ctx context.Context, f folder, c child) (*job, error) {
 		return nil, err
 	}
 	j.volume = v.id
+	if s.healing {
+		return j, nil // every name reads for itself, or the lost content would be taken for its own twin
+	}
 	return j, s.link(ctx, j)
 }
 

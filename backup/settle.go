@@ -36,19 +36,23 @@ func (w *writer) settle(ctx context.Context) error {
 			return fmt.Errorf("finish the interrupted commit of run %d: %w", status.Intent.Seq, err)
 		}
 		w.problem(Notice, "", fmt.Errorf("the commit of run %d had been interrupted and is finished now", status.Intent.Seq))
-		status.LastSeq = status.Intent.Seq
+		status.LastSeq, status.LastManifest = status.Intent.Seq, status.Intent.Hash
 		w.intent = intent{}
 	case status.Interrupted != 0:
 		if err := w.Index.Rollback(ctx); err != nil {
 			return fmt.Errorf("undo the interrupted run %d: %w", status.Interrupted, err)
 		}
 	}
-	return w.compareSeq(ctx, remote.Seq(status.LastSeq))
+	if err := w.compareSeq(ctx, remote.Seq(status.LastSeq)); err != nil || status.LastSeq == 0 {
+		return err
+	}
+	return w.compareManifest(ctx, remote.Seq(status.LastSeq), status.LastManifest)
 }
 
-// compareSeq makes sure that the index's newest run is the store's newest.
+// compareSeq makes sure that the index's newest run is the store's newest. The
+// signature counts for what is taken, the manifest for what is there.
 func (w *writer) compareSeq(ctx context.Context, last remote.Seq) error {
-	var newest remote.Seq
+	var taken, newest remote.Seq
 	for info, err := range w.Store.List(ctx, remote.MetadataPrefix(w.Writer)) {
 		if errors.Is(err, remote.ErrDenied) {
 			w.unverified("list its objects")
@@ -61,15 +65,36 @@ func (w *writer) compareSeq(ctx context.Context, last remote.Seq) error {
 		if err != nil || key.Kind != remote.KindManifest {
 			continue // not an object of ours, or only an attempt's
 		}
-		newest = max(newest, key.Seq)
+		taken = max(taken, key.Seq)
+		if !key.Signature {
+			newest = max(newest, key.Seq)
+		}
 	}
 	switch {
-	case newest > last:
+	case taken > last:
 		return fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; %s",
-			ErrCloned, newest, w.Writer, last, newWriter)
+			ErrCloned, taken, w.Writer, last, newWriter)
 	case newest < last:
 		return fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
 			"look whether this is the right store and whether it is complete", ErrStoreLost, last, w.Writer, newest)
+	}
+	return nil
+}
+
+// compareManifest makes sure that the newest manifest in the store is the one
+// that this index committed: not every store keeps two clones from creating
+// the same key.
+func (w *writer) compareManifest(ctx context.Context, last remote.Seq, hash remote.Hash) error {
+	key := remote.ManifestKey(w.Writer, last)
+	object, err := get(ctx, w.Store, key, remote.MaxManifest+1)
+	switch {
+	case errors.Is(err, remote.ErrDenied):
+		w.unverified("read its objects")
+		return nil
+	case err != nil:
+		return fmt.Errorf("read the newest manifest: %w", err)
+	case remote.Sum(object) != hash:
+		return fmt.Errorf("%w: %s is not what this index committed; %s", ErrCloned, key, newWriter)
 	}
 	return nil
 }

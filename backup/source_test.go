@@ -137,14 +137,15 @@ func (d *fakeDir) child(name string) string {
 	return strings.TrimSuffix(d.path, "/") + "/" + name
 }
 
-func (d *fakeDir) node(name string) (*node, error) {
+// node finds an entry as it is now, and where to change it.
+func (d *fakeDir) node(name string) (now node, at *node, err error) {
 	d.source.mu.Lock()
 	defer d.source.mu.Unlock()
 	n := d.source.nodes[d.child(name)]
 	if n == nil {
-		return nil, &fs.PathError{Op: "open", Path: d.child(name), Err: syscall.ENOENT}
+		return node{}, nil, &fs.PathError{Op: "open", Path: d.child(name), Err: syscall.ENOENT}
 	}
-	return n, nil
+	return *n, n, nil
 }
 
 func (d *fakeDir) Entries(context.Context) ([]Entry, error) {
@@ -175,15 +176,15 @@ func entryOf(name string, n *node) Entry {
 }
 
 func (d *fakeDir) Entry(_ context.Context, name string) (Entry, error) {
-	n, err := d.node(name)
+	n, _, err := d.node(name)
 	if err != nil {
 		return Entry{}, err
 	}
-	return entryOf(name, n), nil
+	return entryOf(name, &n), nil
 }
 
 func (d *fakeDir) OpenDir(_ context.Context, e Entry) (Dir, error) {
-	n, err := d.node(e.Name)
+	n, _, err := d.node(e.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +198,7 @@ func (d *fakeDir) OpenDir(_ context.Context, e Entry) (Dir, error) {
 }
 
 func (d *fakeDir) Open(_ context.Context, e Entry) (File, error) {
-	n, err := d.node(e.Name)
+	n, at, err := d.node(e.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -211,13 +212,13 @@ func (d *fakeDir) Open(_ context.Context, e Entry) (File, error) {
 	d.source.opens = append(d.source.opens, d.child(e.Name))
 	d.source.mu.Unlock()
 	if n.OnOpen != nil {
-		n.OnOpen(n)
+		n.OnOpen(at)
 	}
-	return &fakeFile{n}, nil
+	return &fakeFile{d.source, at}, nil
 }
 
 func (d *fakeDir) Meta(_ context.Context, e Entry) (Meta, error) {
-	n, err := d.node(e.Name)
+	n, _, err := d.node(e.Name)
 	if err != nil {
 		return Meta{}, err
 	}
@@ -249,19 +250,33 @@ func (d *fakeDir) Close() error {
 	return nil
 }
 
-type fakeFile struct{ *node }
+type fakeFile struct {
+	source *fakeSource
+	node   *node
+}
 
-func (f *fakeFile) Stat() (metastore.Stat, error) { return f.stat(), nil }
+// now is the file as it is now.
+func (f *fakeFile) now() node {
+	f.source.mu.Lock()
+	defer f.source.mu.Unlock()
+	return *f.node
+}
+
+func (f *fakeFile) Stat() (metastore.Stat, error) {
+	n := f.now()
+	return n.stat(), nil
+}
 
 func (f *fakeFile) NextData(off int64) (int64, int64, error) {
-	size := int64(len(f.Content))
-	if f.Data == nil {
+	n := f.now()
+	size := int64(len(n.Content))
+	if n.Data == nil {
 		if off >= size {
 			return 0, 0, io.EOF
 		}
 		return off, size, nil
 	}
-	for _, r := range f.Data {
+	for _, r := range n.Data {
 		if off < r[1] {
 			return max(off, r[0]), r[1], nil
 		}
@@ -270,13 +285,14 @@ func (f *fakeFile) NextData(off int64) (int64, int64, error) {
 }
 
 func (f *fakeFile) ReadAt(p []byte, off int64) (int, error) {
-	if f.OnRead != nil {
-		f.OnRead(f.node)
+	if n := f.now(); n.OnRead != nil {
+		n.OnRead(f.node)
 	}
-	if f.DenyRead != nil {
-		return 0, f.DenyRead
+	n := f.now()
+	if n.DenyRead != nil {
+		return 0, n.DenyRead
 	}
-	return strings.NewReader(f.Content).ReadAt(p, off)
+	return strings.NewReader(n.Content).ReadAt(p, off)
 }
 
 func (f *fakeFile) Close() error { return nil }

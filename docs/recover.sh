@@ -109,14 +109,14 @@ tree="WITH RECURSIVE tree(path, full, depth) AS (SELECT id, '2E', 0 FROM paths W
 	SELECT f.id, f.type, t.full, f.mode, f.uid, f.gid, CASE WHEN f.mtime_s < 0 AND f.mtime_ns > 0
 	THEN '-' || -(f.mtime_s + 1) || printf('.%09d', 1000000000 - f.mtime_ns) ELSE f.mtime_s || printf('.%09d', f.mtime_ns) END, '-' || coalesce(f.content, 0),
 	f.rdev_major, f.rdev_minor, 'x' || coalesce(hex(f.target), ''), f.state,
-	coalesce((SELECT min(g.id) FROM files g WHERE f.nlink > 1 AND f.type <> 'd' AND g.type = f.type AND g.volume = f.volume AND g.inode = f.inode), f.id),
+	coalesce((SELECT min(g.id) FROM files g WHERE f.nlink > 1 AND f.type <> 'd' AND g.type = f.type AND g.volume = f.volume AND g.inode = f.inode AND g.content IS f.content), f.id),
 	'x' || coalesce((SELECT group_concat(hex(name) || '=' || hex(value)) FROM xattrs WHERE file = f.id), '')
 	FROM files f JOIN tree t ON t.path = f.path ORDER BY depth"
 cd "$dest"
 ask "$tree" | tr '|' ' ' >"$tmp/files"
-while read -r id type full _ _ _ _ content major minor target state first _; do
+while read -r _ type full _ _ _ _ content major minor target state first _; do
 	unhex "$full" && path=$out
-	if [ "$first" != "$id" ] && [ -e "$tmp/first.$first" ]; then
+	if [ -e "$tmp/first.$first" ]; then
 		unhex "$(cat "$tmp/first.$first")" && ln "$out" "$path"
 		continue
 	fi
@@ -128,7 +128,7 @@ while read -r id type full _ _ _ _ content major minor target state first _; do
 	c | b) mknod "$path" "$type" "$major" "$minor" 2>/dev/null || say "not restored, needs root: $path" ;;
 	s) say "not restored, a socket: $path" ;;
 	esac
-	[ "$first" = "$id" ] && echo "$full" >"$tmp/first.$id"
+	{ [ -e "$path" ] || [ -L "$path" ]; } && echo "$full" >"$tmp/first.$first"
 	[ "$state" = complete ] || say "$state: $path"
 done <"$tmp/files"
 

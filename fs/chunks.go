@@ -140,8 +140,8 @@ func (c *Chunks) start(want []frame, out [][]byte) ([]*flight, error) {
 	if c.closed {
 		return nil, ErrClosed
 	}
-	var waits []*flight
-	var fetch map[remote.Hash][]frame
+	// All that can fail comes before the first flight: one that is registered
+	// must take off, or whoever joins it waits in vain.
 	for i, w := range want {
 		if err := c.failed.get(failedKey{w.key, w.chunk}); err != nil {
 			return nil, err
@@ -152,6 +152,13 @@ func (c *Chunks) start(want []frame, out [][]byte) ([]*flight, error) {
 		}
 		if err := c.failed.get(failedKey{w.key, -1}); err != nil {
 			return nil, err
+		}
+	}
+	var waits []*flight
+	var fetch map[remote.Hash][]frame
+	for i, w := range want {
+		if out[i] != nil {
+			continue
 		}
 		if waits == nil {
 			waits = make([]*flight, len(want))

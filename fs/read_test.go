@@ -235,6 +235,32 @@ func TestAStoreThatHangsFailsAtTheDeadlineAndHeals(t *testing.T) {
 	}
 }
 
+var errOutage = errors.New("the store is away")
+
+// A read that fails at once because of one frame's recent failure must leave
+// the others that it wanted as they were.
+func TestAFrameThatFailedDoesNotWedgeItsNeighbours(t *testing.T) {
+	tree := []fstest.Entry{
+		fstest.Regular("/a", fstest.Noise(1, 400_000)), fstest.Regular("/b", fstest.Noise(2, 400_000)),
+		{Path: "/both", File: metastore.File{Stat: metastore.Stat{Type: metastore.Regular}}, Pieces: []fstest.Piece{
+			{Data: fstest.Noise(1, 400_000)}, {Data: fstest.Noise(2, 400_000)},
+		}},
+	}
+	w := newWorld(t, ChunkOptions{}, tree...)
+	w.faulty.Script(storetest.Fault{Op: storetest.OpGet, Every: true, Kind: storetest.Fail, Err: errOutage})
+	for _, path := range []string{"b", "both"} {
+		if _, err := w.read(t.Context(), w.node(t, path)); !errors.Is(err, errOutage) {
+			t.Errorf("%s while the store fails: %v", path, err)
+		}
+		w.faulty.Script() // the second one fails of memory
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if got, err := w.read(ctx, w.node(t, "a")); err != nil || !bytes.Equal(got, tree[0].Bytes()) {
+		t.Errorf("the other file: %d bytes, %v", len(got), err)
+	}
+}
+
 func TestDamageInABlobFailsOnlyWhatItHit(t *testing.T) {
 	tree := []fstest.Entry{
 		fstest.Regular("/a", fstest.Noise(1, 200_000)), fstest.Regular("/b", fstest.Noise(2, 200_000)), fstest.Regular("/c", fstest.Noise(3, 200_000)),

@@ -136,7 +136,7 @@ func TestWhatIsWrongIsRefused(t *testing.T) {
 			must(t, os.MkdirAll(filepath.Join(src, "mnt"), 0o755))
 		}, func(m *machine) []string {
 			return []string{"mount", "--identity", m.kit(), "latest", filepath.Join(src, "mnt")}
-		}, 1, []string{"mnt"}},
+		}, 1, []string{"mnt", "is inside what set"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := base.clone()
@@ -234,19 +234,17 @@ func TestAnOldOrClonedIndexIsNoticed(t *testing.T) {
 
 // While one backup runs, a second one says so and leaves.
 func TestASecondBackupAtTheSameTimeIsRefused(t *testing.T) {
-	m, _ := backedUp(t)
-	lock := filepath.Join(m.dir, "state/lock")
-	if _, err := os.Stat(lock); err != nil {
-		lock = m.state("lock")
+	m, src := backedUp(t)
+	random(t, filepath.Join(src, "large"), 400<<20)
+	first := m.command("backup", "--quiet")
+	must(t, first.Start())
+	for exec.Command("flock", "-n", m.state("lock"), "true").Run() == nil {
 	}
-	holder := exec.Command("flock", lock, "cat")
-	in, err := holder.StdinPipe()
-	must(t, err)
-	must(t, holder.Start())
-	defer func() { in.Close(); holder.Wait() }()
-	for exec.Command("flock", "-n", lock, "true").Run() == nil {
-	}
+	must(t, first.Process.Signal(syscall.SIGSTOP)) // in the middle of the large file
 	m.fails(11, []string{"backup"}, "another run")
+	must(t, first.Process.Signal(syscall.SIGCONT))
+	must(t, first.Wait())
+	m.backup() // and afterwards it may
 }
 
 // Nothing that init and backup leave on the machine opens a blob or a dump.

@@ -62,6 +62,12 @@ func everyCase(t *testing.T, root string) {
 	write(t, at("links/first"), "one inode, three names")
 	must(t, os.Link(at("links/first"), at("links/second")))
 	must(t, os.Link(at("links/first"), at("links/sub/third")))
+	// A name that is met first may lie deeper than another of its inode.
+	write(t, at("links/a/b/c/deeper"), "one inode, deeper name first")
+	must(t, os.MkdirAll(at("links/z"), 0o755))
+	must(t, os.Link(at("links/a/b/c/deeper"), at("links/z/higher")))
+	must(t, os.Symlink("linked itself", at("links/symlink")))
+	must(t, os.Link(at("links/symlink"), at("links/a/symlink")))
 
 	// Sparse files: hole first, last, between, nothing but hole.
 	sparse(t, at("sparse/middle"), 8<<20, 0, 4<<20)
@@ -80,6 +86,7 @@ func everyCase(t *testing.T, root string) {
 	// Specials.
 	must(t, os.MkdirAll(at("special/empty folder"), 0o700))
 	must(t, unix.Mkfifo(at("special/fifo"), 0o640))
+	must(t, os.Link(at("special/fifo"), at("links/z/fifo")))
 	socket(t, at("special/socket"))
 
 	deep := at("deep")
@@ -105,16 +112,17 @@ func everyCase(t *testing.T, root string) {
 		must(t, unix.Lsetxattr(at("owners/link"), "trusted.on-a-link", []byte("yes"), 0))
 		must(t, unix.Lsetxattr(at("special/fifo"), "trusted.on-a-fifo", []byte("yes"), 0))
 	}
-	// Folders last: what is made in them changes their times. All of them get
-	// times of long ago, since rsync takes a folder whose time differs within
-	// the second for one that it need not touch up.
+	// Folders last: what is made in them changes their times. They and all that
+	// is no regular file get times of long ago, since rsync does not touch up
+	// what it made itself within the same second.
 	n := int64(0)
 	must(t, filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			n++
-			err = os.Chtimes(p, time.Time{}, time.Unix(1_300_000_000+n, n*1_000_003))
+		if err != nil || d.Type().IsRegular() {
+			return err
 		}
-		return err
+		n++
+		at := unix.Timespec{Sec: 1_300_000_000 + n, Nsec: n * 1_000_003}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
 	}))
 	must(t, os.Chtimes(at("special/empty folder"), time.Time{}, time.Unix(1_000_000_000, 1)))
 	must(t, os.Chtimes(at("links"), time.Time{}, time.Unix(1_111_111_111, 999_999_999)))

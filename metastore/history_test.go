@@ -106,11 +106,11 @@ func (m *model) needs(files map[string]File, plain map[int64]string, recipients 
 			if c.Chunk == 0 {
 				continue
 			}
-			if b := m.best(plain[c.Chunk], recipients); b != nil {
+			b := m.best(plain[c.Chunk], recipients)
+			if b != nil {
 				blobs[b] = true
-			} else {
-				lost = true
 			}
+			lost = lost || b == nil || b.recipients != recipients
 		}
 		if lost {
 			missing = append(missing, p)

@@ -11,7 +11,11 @@ type DirectoryMark struct {
 	Path   int64
 	Mark   [16]byte // of the set's last run that looked at all of its entries
 	Marked bool
+	Volume int64 // of its open version, if that is a directory's and complete; else 0
 }
+
+// RootPath is the path of "/".
+const RootPath int64 = 1
 
 // Directory finds or makes the path of a directory and tells what its entries
 // looked like: if the mark is still right, everything recorded of them holds.
@@ -22,8 +26,10 @@ func (r *Run) Directory(ctx context.Context, parent int64, name string) (d Direc
 	}
 	err = r.write(ctx, "look up a directory", func(x *Index) error {
 		var mark []byte
-		found, err := x.row(`SELECT p.id, m.mark FROM paths p LEFT JOIN marks m ON m.set_id = ? AND m.path = p.id
-			WHERE p.parent = ? AND p.name = ?`, []any{r.set, parent, []byte(name)}, &d.Path, &mark)
+		found, err := x.row(`SELECT p.id, m.mark, coalesce(f.volume, 0) FROM paths p
+			LEFT JOIN marks m ON m.set_id = ?1 AND m.path = p.id
+			LEFT JOIN files f ON f.set_id = ?1 AND f.path = p.id AND f.end_run IS NULL AND f.type = 'd' AND f.state = 'complete'
+			WHERE p.parent = ?2 AND p.name = ?3`, []any{r.set, parent, []byte(name)}, &d.Path, &mark, &d.Volume)
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ type references struct {
 
 	hidden, gaps                     bitset // paths below gaps, and those of the gaps
 	paths, volumes, contents, chunks bitset // that the snapshot shows or needs
-	lost                             bool   // some of chunks are in no live blob
+	lost                             bool   // some of chunks are in no live blob of the run's recipients
 
 	live       liveBlobs
 	refs, pins []BlobRef // sorted by seq and hash
@@ -168,7 +168,7 @@ func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
 }
 
 // collectBlobs chooses for every chunk the blob to read it from, and returns
-// the chunks for which there is one.
+// the chunks for which there is one that the run's recipients can read.
 func (r *Run) collectBlobs(ctx context.Context, f *references, openChunks bitset) (located bitset, err error) {
 	var at int64
 	var best *liveBlob
@@ -176,7 +176,9 @@ func (r *Run) collectBlobs(ctx context.Context, f *references, openChunks bitset
 		if best == nil {
 			return
 		}
-		located.add(at)
+		if best.current {
+			located.add(at)
+		}
 		best.refers = best.refers || f.chunks.has(at)
 		best.pinned = best.pinned || openChunks.has(at)
 	}
@@ -237,7 +239,7 @@ func (r *Run) References(ctx context.Context) (refs, pins []BlobRef, err error) 
 }
 
 // MissingFile is a file that the snapshot shows but of which a chunk is in no
-// blob that the index counts on.
+// blob that the index counts on and the run's recipients can read.
 type MissingFile struct {
 	Path       int64
 	Components []string // its name and its ancestors', from "/" down; "/" itself has none
@@ -253,8 +255,8 @@ func (r *Run) Missing(ctx context.Context) (files []MissingFile, err error) {
 		}
 		err = x.each(ctx, `SELECT `+versionColumns+` FROM files f WHERE f.set_id = ? AND f.end_run IS NULL AND f.content IS NOT NULL AND EXISTS (
 			SELECT 1 FROM file_chunks c WHERE c.content = f.content AND c.chunk IS NOT NULL AND NOT EXISTS (
-				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.chunk AND b.end_run IS NULL))
-			ORDER BY f.id`, []any{r.set}, func(scan func(...any) error) error {
+				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.chunk AND b.end_run IS NULL AND b.recipients = ?))
+			ORDER BY f.id`, []any{r.set, r.recipients[:]}, func(scan func(...any) error) error {
 			var v Version
 			err := scanVersion(scan, &v)
 			if f.shows(v.Path, false) {

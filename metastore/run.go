@@ -87,17 +87,16 @@ func (x *Index) begin(ctx context.Context, info RunInfo) (*Run, error) {
 }
 
 // compareRecipients finds out whether data has to be uploaded anew because
-// the recipients are not those of earlier runs. If the set's last run had
-// others, its marks are dropped: unchanged directories, too, hold files that
-// have to be read again.
+// the recipients are not those of earlier runs, of this set or another, whose
+// blobs it may share. If so, the set's marks are dropped: unchanged directories,
+// too, may hold files that have to be read again.
 func (r *Run) compareRecipients() error {
 	x := r.x
 	_, err := x.row("SELECT EXISTS (SELECT 1 FROM blobs WHERE end_run IS NULL AND recipients <> ?)", []any{r.recipients[:]}, &r.foreign)
-	if err != nil {
+	if err != nil || !r.foreign {
 		return err
 	}
-	_, _, err = x.exec(`DELETE FROM marks WHERE set_id = ?1 AND ?2 <>
-		(SELECT recipients FROM runs WHERE set_id = ?1 AND state = 'committed' ORDER BY seq DESC LIMIT 1)`, r.set, r.recipients[:])
+	_, _, err = x.exec("DELETE FROM marks WHERE set_id = ?", r.set)
 	return err
 }
 
