@@ -238,13 +238,27 @@ func TestASecondBackupAtTheSameTimeIsRefused(t *testing.T) {
 	random(t, filepath.Join(src, "large"), 400<<20)
 	first := m.command("backup", "--quiet")
 	must(t, first.Start())
-	for exec.Command("flock", "-n", m.state("lock"), "true").Run() == nil {
+	for !opened(t, first.Process.Pid, m.state("index.db")) { // which comes after the lock
 	}
 	must(t, first.Process.Signal(syscall.SIGSTOP)) // in the middle of the large file
 	m.fails(11, []string{"backup"}, "another run")
 	must(t, first.Process.Signal(syscall.SIGCONT))
 	must(t, first.Wait())
 	m.backup() // and afterwards it may
+}
+
+// opened reports whether a process has a file open.
+func opened(t *testing.T, pid int, path string) bool {
+	t.Helper()
+	folder := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(folder)
+	must(t, err) // the process has ended otherwise
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(folder, e.Name())); err == nil && to == path {
+			return true
+		}
+	}
+	return false
 }
 
 // Nothing that init and backup leave on the machine opens a blob or a dump.

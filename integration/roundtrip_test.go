@@ -52,12 +52,25 @@ func TestEverythingComesBack(t *testing.T) {
 				copy(t, mnt, to)
 				want := want
 				if name == "tar" {
-					want = without(want, "s") // tar leaves sockets out
+					want = asTar(want)
 				}
 				same(t, "the copy", want, scan(t, to, Look{Holes: true, Root: true}))
 			})
 		}
 	})
+}
+
+// asTar is what of a tree tar keeps: no sockets, and every name of a FIFO for
+// itself.
+func asTar(t Tree) Tree {
+	t = without(t, "s")
+	for p, e := range t {
+		if e.Type == "p" {
+			e.Links = ""
+			t[p] = e
+		}
+	}
+	return t
 }
 
 // without leaves one type of entries out.

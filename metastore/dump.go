@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"github.com/mattn/go-sqlite3"
 )
 
 // WriteDump streams the snapshot as this run sees it, as a full dump in parts
@@ -38,7 +40,7 @@ func (r *Run) reader(ctx context.Context, d *dump) (s *snapshotReader, err error
 		if d.content, err = r.collect(ctx); err != nil {
 			return err
 		}
-		s, err = openReader(ctx, x.path)
+		s, err = openReader(x.path)
 		return err
 	})
 	return s, err
@@ -46,33 +48,31 @@ func (r *Run) reader(ctx context.Context, d *dump) (s *snapshotReader, err error
 
 // snapshotReader reads one state of a database, whatever is written meanwhile.
 type snapshotReader struct {
-	db *sql.DB
-	tx *sql.Tx
+	conn *sqlite3.SQLiteConn
 }
 
-func openReader(ctx context.Context, path string) (*snapshotReader, error) {
-	db, err := sql.Open("sqlite3", location(path, "mode=ro&_busy_timeout=2000&_cache_size=-8192"))
+func openReader(path string) (*snapshotReader, error) {
+	c, err := (&sqlite3.SQLiteDriver{}).Open(location(path, "mode=ro&_busy_timeout=2000&_cache_size=-8192"))
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1)
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
+	s := &snapshotReader{c.(*sqlite3.SQLiteConn)}
 	// The state is fixed by the first read.
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM sets").Scan(new(int64)); err != nil {
-		return nil, errors.Join(err, tx.Rollback(), db.Close())
+	if _, err := s.conn.Exec("BEGIN; SELECT count(*) FROM sets", nil); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
-	return &snapshotReader{db, tx}, nil
+	return s, nil
 }
 
-func (s *snapshotReader) close() error {
-	err := s.tx.Rollback()
-	if errors.Is(err, sql.ErrTxDone) {
-		err = nil // ctx ended
+// close ends the transaction as well.
+func (s *snapshotReader) close() error { return s.conn.Close() }
+
+func (s *snapshotReader) each(ctx context.Context, query string, args []any, f func(scan func(...any) error) error) error {
+	p, err := prepare(s.conn, query)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, s.db.Close())
+	return errors.Join(p.eachScan(ctx, args, f), p.stmt.Close())
 }
 
 // dump is a dump in the making.
@@ -141,14 +141,6 @@ func (d *dump) write(ctx context.Context, reader *snapshotReader, s Snapshot) er
 		}
 	}
 	return d.out.close()
-}
-
-func (s *snapshotReader) each(ctx context.Context, query string, args []any, f func(scan func(...any) error) error) error {
-	rows, err := s.tx.Query(query, args...)
-	if err != nil {
-		return err
-	}
-	return eachRow(ctx, rows, f)
 }
 
 // refers reports whether the snapshot needs a blob.

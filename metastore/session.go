@@ -3,12 +3,12 @@ package metastore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
-	"fmt"
 	"net/url"
 	"sync"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/mattn/go-sqlite3" // and the driver "sqlite3"
 )
 
 // batchRows is how many changed rows make a transaction be committed. What it
@@ -23,12 +23,13 @@ const batchRows = 50_000
 // the first statement and committed in batches.
 type session struct {
 	db       *sql.DB
-	conn     *sql.Conn
+	conn     *sql.Conn           // of db, which has no other
+	raw      *sqlite3.SQLiteConn // the same one, below database/sql
 	onCommit func()
 	batch    int64 // batchRows, but for tests
 
 	mu         sync.Mutex // held by whoever uses what follows
-	prepared   map[string]*sql.Stmt
+	prepared   map[string]*statement
 	active     bool  // a transaction is open
 	changed    int64 // rows changed in it
 	statements int64 // executed so far, for tests of what an unchanged directory costs
@@ -52,9 +53,15 @@ func openSession(ctx context.Context, path string, onCommit func()) (*session, e
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s := &session{db: db, conn: conn, onCommit: onCommit, batch: batchRows, prepared: map[string]*sql.Stmt{}}
+	s := &session{db: db, conn: conn, onCommit: onCommit, batch: batchRows, prepared: map[string]*statement{}}
 	if s.onCommit == nil {
 		s.onCommit = func() {}
+	}
+	// Kept beyond Raw's call: the connection is held, and used by one
+	// goroutine at a time.
+	err = conn.Raw(func(c any) error { s.raw = c.(*sqlite3.SQLiteConn); return nil })
+	if err != nil {
+		return nil, errors.Join(err, s.close())
 	}
 	// The schema's own SQL is not trusted more than need be, and a page that
 	// a broken disk garbled is an error and not a crash.
@@ -73,7 +80,7 @@ func (s *session) close() error {
 		errs = append(errs, s.abort())
 	}
 	for _, p := range s.prepared {
-		errs = append(errs, p.Close())
+		errs = append(errs, p.stmt.Close())
 	}
 	s.prepared = nil
 	return errors.Join(append(errs, s.conn.Close(), s.db.Close())...)
@@ -81,29 +88,29 @@ func (s *session) close() error {
 
 // statement returns query as a prepared statement. Queries are constants, so
 // there are a few dozen of them.
-func (s *session) statement(query string) (*sql.Stmt, error) {
+func (s *session) statement(query string) (*statement, error) {
 	if p := s.prepared[query]; p != nil {
 		return p, nil
 	}
 	if s.prepared == nil {
 		return nil, errClosed
 	}
-	p, err := s.conn.PrepareContext(context.Background(), query)
+	p, err := prepare(s.raw, query)
 	if err != nil {
-		return nil, fmt.Errorf("prepare %q: %w", query, err)
+		return nil, err
 	}
 	s.prepared[query] = p
 	return p, nil
 }
 
 // use begins a transaction if none is open and returns the statement.
-func (s *session) use(query string) (*sql.Stmt, error) {
+func (s *session) use(query string) (*statement, error) {
 	if !s.active {
 		begin, err := s.statement("BEGIN IMMEDIATE")
 		if err != nil {
 			return nil, err
 		}
-		if _, err := begin.Exec(); err != nil {
+		if _, _, err := begin.exec(); err != nil {
 			return nil, err
 		}
 		s.active, s.changed = true, 0
@@ -113,25 +120,28 @@ func (s *session) use(query string) (*sql.Stmt, error) {
 }
 
 // exec runs a statement that changes rows and returns the last inserted row's
-// id and the number of changed rows. Small statements take no context: one
-// that can be cancelled costs a goroutine, and none of them blocks.
+// id and the number of changed rows.
 func (s *session) exec(query string, args ...any) (id, changed int64, err error) {
 	p, err := s.use(query)
 	if err != nil {
 		return 0, 0, err
 	}
-	result, err := p.Exec(args...)
-	if err != nil {
-		return 0, 0, err
-	}
-	if id, err = result.LastInsertId(); err != nil {
-		return 0, 0, err
-	}
-	if changed, err = result.RowsAffected(); err != nil {
-		return 0, 0, err
-	}
+	id, changed, err = p.exec(args...)
 	s.changed += changed
-	return id, changed, nil
+	return id, changed, err
+}
+
+// insert adds one row and does not say what came of it, which is faster.
+func (s *session) insert(query string, args ...any) error {
+	p, err := s.use(query)
+	if err != nil {
+		return err
+	}
+	if err := p.bind(args); err != nil {
+		return err
+	}
+	s.changed++
+	return p.put()
 }
 
 // row runs a query that has at most one row; found is false if it has none.
@@ -140,11 +150,11 @@ func (s *session) row(query string, args []any, dest ...any) (found bool, err er
 	if err != nil {
 		return false, err
 	}
-	err = p.QueryRow(args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, err
+	err = p.each(func(row []driver.Value) error {
+		found = true
+		return scanRow(row, dest)
+	}, args...)
+	return found && err == nil, err
 }
 
 // each runs a query of many rows and calls f for each of them with a scan
@@ -154,11 +164,21 @@ func (s *session) each(ctx context.Context, query string, args []any, f func(sca
 	if err != nil {
 		return err
 	}
-	rows, err := p.Query(args...)
-	if err != nil {
-		return err
-	}
-	return eachRow(ctx, rows, f)
+	return p.eachScan(ctx, args, f)
+}
+
+// eachScan calls f for every row with a way to copy it into variables.
+func (s *statement) eachScan(ctx context.Context, args []any, f func(scan func(...any) error) error) error {
+	var row []driver.Value
+	scan := func(dest ...any) error { return scanRow(row, dest) }
+	n := 0
+	return s.each(func(r []driver.Value) error {
+		if n++; n%1024 == 1 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		row = r
+		return f(scan)
+	}, args...)
 }
 
 func eachRow(ctx context.Context, rows *sql.Rows, f func(scan func(...any) error) error) error {
@@ -187,7 +207,7 @@ func (s *session) commit() error {
 	if watched {
 		s.onCommit()
 	}
-	if _, err := commit.Exec(); err != nil {
+	if _, _, err := commit.exec(); err != nil {
 		return err
 	}
 	s.active, s.changed = false, 0

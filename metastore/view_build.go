@@ -174,11 +174,11 @@ func (b *builder) prepare(stage string) error {
 	for t, target := range targets {
 		var err error
 		values := "(?" + strings.Repeat(", ?", target.columns-1) + ")"
-		if b.insert[t], err = b.statement("INSERT INTO " + target.table + " VALUES " + values); err != nil {
+		if b.insert[t], err = prepare(b.conn, "INSERT INTO "+target.table+" VALUES "+values); err != nil {
 			return err
 		}
 		key := Table(t).Key()
-		if b.remove[t], err = b.statement("DELETE FROM " + target.table + " WHERE " + key + " = ?"); err != nil {
+		if b.remove[t], err = prepare(b.conn, "DELETE FROM "+target.table+" WHERE "+key+" = ?"); err != nil {
 			return err
 		}
 	}
@@ -224,7 +224,7 @@ func (b *builder) checkSnapshot(want Expected) error {
 	if n := b.rows[TableSnapshots]; n != 1 {
 		return bad("%d rows of snapshots instead of one", n)
 	}
-	s, err := b.statement("SELECT seq, id, writer, set_name FROM snapshots")
+	s, err := prepare(b.conn, "SELECT seq, id, writer, set_name FROM snapshots")
 	if err != nil {
 		return err
 	}
@@ -241,18 +241,18 @@ func (b *builder) checkSnapshot(want Expected) error {
 
 // finish writes down that everything is there, which is what makes it a view.
 func (b *builder) finish(t Totals) error {
-	s, err := b.statement("INSERT INTO about VALUES (?, ?)")
+	s, err := prepare(b.conn, "INSERT INTO about VALUES (?, ?)")
 	if err != nil {
 		return err
 	}
 	defer s.stmt.Close()
 	numbers := t.numbers()
 	for _, key := range slices.Sorted(maps.Keys(numbers)) { // so that a dump makes the same file every time
-		if _, err := s.exec(key, *numbers[key]); err != nil {
+		if _, _, err := s.exec(key, *numbers[key]); err != nil {
 			return err
 		}
 	}
-	if _, err := s.exec(completeMark, int64(1)); err != nil {
+	if _, _, err := s.exec(completeMark, int64(1)); err != nil {
 		return err
 	}
 	if _, err := b.conn.Exec("COMMIT", nil); err != nil {

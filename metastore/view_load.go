@@ -3,73 +3,11 @@ package metastore
 import (
 	"bufio"
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/mattn/go-sqlite3"
 )
-
-// statement is a prepared statement with room for its arguments.
-type statement struct {
-	stmt *sqlite3.SQLiteStmt
-	args []driver.NamedValue
-}
-
-func (b *builder) statement(query string) (*statement, error) {
-	s, err := b.conn.Prepare(query)
-	if err != nil {
-		return nil, fmt.Errorf("prepare %q: %w", query, err)
-	}
-	st := &statement{stmt: s.(*sqlite3.SQLiteStmt)}
-	st.args = make([]driver.NamedValue, st.stmt.NumInput())
-	for i := range st.args {
-		st.args[i].Ordinal = i + 1
-	}
-	return st, nil
-}
-
-func (s *statement) exec(args ...driver.Value) (changed int64, err error) {
-	for i, a := range args {
-		s.args[i].Value = a
-	}
-	return s.run()
-}
-
-// run executes the statement with what is in args.
-func (s *statement) run() (changed int64, err error) {
-	// Without a context that ends: one would cost a goroutine a row.
-	r, err := s.stmt.ExecContext(context.Background(), s.args)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-// each calls f for every row of a query. The row is valid during the call.
-func (s *statement) each(f func(row []driver.Value) error, args ...driver.Value) error {
-	for i, a := range args {
-		s.args[i].Value = a
-	}
-	rows, err := s.stmt.QueryContext(context.Background(), s.args)
-	if err != nil {
-		return err
-	}
-	row := make([]driver.Value, len(rows.Columns()))
-	for {
-		err := rows.Next(row)
-		if err == nil {
-			err = f(row)
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			return errors.Join(err, rows.Close())
-		}
-	}
-}
 
 // load reads one part, which must be the next one.
 func (b *builder) load(ctx context.Context, p Part) error {
@@ -139,7 +77,7 @@ func (b *builder) Insert(t Table, row []Value) error {
 		}
 	}
 	b.rows[t]++
-	if _, err := s.run(); err != nil {
+	if err := s.put(); err != nil {
 		if failed := (sqlite3.Error{}); errors.As(err, &failed) && failed.Code == sqlite3.ErrConstraint {
 			return bad("%s: there is another such row (%v)", rowName(t, row), err)
 		}
@@ -171,7 +109,7 @@ func (b *builder) Delete(t Table, keys []int64) error {
 		b.content = 0
 	}
 	for _, key := range keys {
-		n, err := b.remove[t].exec(key)
+		_, n, err := b.remove[t].exec(key)
 		if err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func (b *builder) relate() error {
 		return err
 	}
 	for _, r := range relations {
-		s, err := b.statement(r.query)
+		s, err := prepare(b.conn, r.query)
 		if err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func (w *walker) prepare(b *builder) (err error) {
 		{&w.getLink, "SELECT slot FROM stage.links WHERE key = ?"},
 		{&w.getVolume, "SELECT id FROM stage.volumes WHERE id = ?"},
 	} {
-		if *s.to, err = b.statement(s.query); err != nil {
+		if *s.to, err = prepare(b.conn, s.query); err != nil {
 			return err
 		}
 	}
@@ -215,7 +215,7 @@ func (w *walker) entry(row []driver.Value, dir uint64) error {
 // were read before and after a change are shown as what they are, two files.
 func (w *walker) link(e *entry) error {
 	key := sha256.Sum256(e.file[1:])
-	added, err := w.addLink.exec(key[:], int64(w.slot))
+	_, added, err := w.addLink.exec(key[:], int64(w.slot))
 	if err != nil || added > 0 {
 		return err
 	}
@@ -232,13 +232,13 @@ func (w *walker) flush(dir uint64) error {
 		return nil
 	}
 	w.buf = w.page.appendTo(w.buf[:0])
-	_, err := w.addPage.exec(int64(w.first), int64(dir), w.low, w.buf)
+	_, _, err := w.addPage.exec(int64(w.first), int64(dir), w.low, w.buf)
 	return err
 }
 
 // unreached says which row of files the walk did not come to.
 func (w *walker) unreached() error {
-	s, err := w.b.statement(`SELECT f.id FROM stage.files f
+	s, err := prepare(w.b.conn, `SELECT f.id FROM stage.files f
 		LEFT JOIN stage.paths p ON p.id = f.path LEFT JOIN stage.files d ON d.path = p.parent
 		WHERE p.id IS NULL OR p.parent <> 0 AND d.dir IS NOT 1 LIMIT 1`)
 	if err != nil {
