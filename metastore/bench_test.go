@@ -42,7 +42,7 @@ func fill(b *testing.B, r *Run) {
 		check(err)
 		for i := range benchFiles {
 			n++
-			path, err := r.Path(ctx, dir.Path, fmt.Sprintf("a file called %d", i))
+			path, err := r.NewPath(ctx, dir.Path, fmt.Sprintf("a file called %d", i))
 			check(err)
 			chunk, _, err := r.Chunk(ctx, sha256.Sum256(binary.BigEndian.AppendUint64(nil, n)), 5000)
 			check(err)
@@ -50,7 +50,7 @@ func fill(b *testing.B, r *Run) {
 			f.Size = 5000
 			f.Content, err = r.Content(ctx, []ContentChunk{{0, 5000, chunk}}, 0)
 			check(err)
-			_, err = r.Record(ctx, path, f, false)
+			err = r.RecordNew(ctx, path, f, false)
 			check(err)
 			rows = append(rows, BlobChunk{chunk, 100, 50, 0, 5000})
 		}

@@ -1,9 +1,13 @@
 package metastore
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // ContentChunk is a piece of a file.
@@ -43,17 +47,24 @@ func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, s
 		return 0, false, fmt.Errorf("a chunk cannot have %d bytes", size)
 	}
 	err = r.write(ctx, "look up a chunk", func(x *Index) error {
-		var known int64
-		found, err := x.row(`SELECT c.id, c.size, EXISTS (
-				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.recipients = ?)
-			FROM chunks c WHERE c.hash = ?`, []any{r.recipients[:], hash[:]}, &id, &known, &stored)
-		switch {
-		case err != nil:
-			return err
-		case !found:
-			id, _, err = x.exec("INSERT INTO chunks (hash, size) VALUES (?, ?)", hash[:], size)
-			return err
-		case known != size:
+		known := size
+		c, held := r.fresh[hash]
+		if held {
+			id, known = c.id, c.size
+		} else {
+			found, err := x.row(`SELECT c.id, c.size, EXISTS (
+				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.recipients = ?1)
+				FROM prefixes p JOIN chunks c ON c.id = p.chunk WHERE p.prefix = ?2 AND c.hash = ?3`,
+				[]any{r.recipients[:], prefixOf(hash), hash[:]}, &id, &known, &stored)
+			if err != nil {
+				return err
+			}
+			if !found {
+				id = next(&x.last.chunks)
+				r.fresh.add(hash, freshChunk{id, size})
+			}
+		}
+		if known != size {
 			return fmt.Errorf("%w: chunk %x has %d bytes there, not %d", ErrIndexDamaged, hash, known, size)
 		}
 		return nil
@@ -61,9 +72,58 @@ func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, s
 	return id, stored, err
 }
 
+// freshChunks are chunks that have an id and no row yet. They are written
+// many at a time and sorted, so that each page of prefixes is met once a time
+// and not once a chunk.
+type freshChunks map[[32]byte]freshChunk
+
+type freshChunk struct{ id, size int64 }
+
+func (f *freshChunks) add(hash [32]byte, c freshChunk) {
+	if *f == nil {
+		*f = freshChunks{}
+	}
+	(*f)[hash] = c
+}
+
+// prefixOf is what a hash is looked up by.
+func prefixOf(hash [32]byte) int64 {
+	return int64(binary.BigEndian.Uint64(hash[:8]) >> 16)
+}
+
+// write makes rows of the chunks.
+func (f freshChunks) write(x *Index) error {
+	if len(f) == 0 {
+		return nil
+	}
+	type row struct {
+		freshChunk
+		hash [32]byte
+	}
+	rows := make([]row, 0, len(f))
+	for hash, c := range f {
+		rows = append(rows, row{c, hash})
+	}
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.id, b.id) })
+	for i := range rows {
+		if err := x.insert("INSERT INTO chunks VALUES (?, ?, ?)", rows[i].id, rows[i].hash[:], rows[i].size); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.hash[:], b.hash[:]) })
+	for i := range rows {
+		if err := x.insert("INSERT INTO prefixes VALUES (?, ?)", prefixOf(rows[i].hash), rows[i].id); err != nil {
+			return err
+		}
+	}
+	clear(f)
+	return nil
+}
+
 // Content finds or makes the content that consists of chunks, which tile it
-// from offset 0; none of them is the empty content. Only like, if it is not 0,
-// is compared: what the file had before, most likely.
+// from offset 0; none of them is the empty content. Their ids and lengths have
+// to be what Chunk was told and said. Only like, if it is not 0, is compared:
+// what the file had before, most likely.
 func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (id int64, err error) {
 	var size int64
 	for _, c := range chunks {
@@ -83,7 +143,8 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 				return nil
 			}
 		}
-		if id, _, err = x.exec("INSERT INTO contents (size) VALUES (?)", size); err != nil {
+		id = next(&x.last.contents)
+		if err := x.insert("INSERT INTO contents VALUES (?, ?)", id, size); err != nil {
 			return err
 		}
 		for _, c := range chunks {
@@ -98,16 +159,8 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 }
 
 func (s *session) addContentChunk(content int64, c ContentChunk) error {
-	if c.Chunk == 0 {
-		_, _, err := s.exec("INSERT INTO file_chunks (content, offset, length) VALUES (?, ?, ?)", content, c.Offset, c.Length)
-		return err
-	}
-	_, n, err := s.exec("INSERT INTO file_chunks (content, offset, length, chunk) SELECT ?, ?, size, id FROM chunks WHERE id = ? AND size = ?",
-		content, c.Offset, c.Chunk, c.Length)
-	if err == nil && n != 1 {
-		err = fmt.Errorf("there is no chunk %d of %d bytes", c.Chunk, c.Length)
-	}
-	return err
+	return s.insert("INSERT INTO file_chunks VALUES (?, ?, ?, ?)",
+		content, c.Offset, c.Length, sql.NullInt64{Int64: c.Chunk, Valid: c.Chunk != 0})
 }
 
 func (s *session) sameContent(ctx context.Context, id int64, chunks []ContentChunk, size int64) (bool, error) {
@@ -147,25 +200,14 @@ func (r *Run) AddBlob(ctx context.Context, b Blob, chunks []BlobChunk) error {
 			return err
 		}
 		for _, c := range chunks {
-			_, n, err := x.exec(`INSERT INTO blob_chunks (chunk, blob, frame_offset, frame_length, offset, length)
-				SELECT id, ?, ?, ?, ?, size FROM chunks WHERE id = ? AND size = ? ON CONFLICT DO NOTHING`,
-				id, c.FrameOffset, c.FrameLength, c.Offset, c.Chunk, c.Length)
+			err := x.insert("INSERT INTO blob_chunks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+				c.Chunk, id, c.FrameOffset, c.FrameLength, c.Offset, c.Length)
 			if err != nil {
 				return err
-			}
-			if n == 1 {
-				continue
-			}
-			known, err := x.row("SELECT 1 FROM blob_chunks WHERE chunk = ? AND blob = ? AND length = ?", []any{c.Chunk, id, c.Length}, new(int64))
-			if err != nil {
-				return err
-			}
-			if !known {
-				return fmt.Errorf("there is no chunk %d of %d bytes", c.Chunk, c.Length)
 			}
 		}
 		r.changes++
-		return x.commit()
+		return r.commit()
 	})
 }
 

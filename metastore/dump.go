@@ -34,7 +34,7 @@ func (r *Run) WriteDump(ctx context.Context, s Snapshot, next func(n int) (PartW
 // state, on a connection of its own.
 func (r *Run) reader(ctx context.Context, d *dump) (s *snapshotReader, err error) {
 	err = r.write(ctx, "begin a dump", func(x *Index) error {
-		if err := x.commit(); err != nil {
+		if err := r.commit(); err != nil {
 			return err
 		}
 		if d.content, err = r.collect(ctx); err != nil {

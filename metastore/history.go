@@ -63,6 +63,25 @@ func (r *Run) Record(ctx context.Context, path int64, f File, recheck bool) (cha
 	return changed, err
 }
 
+// RecordNew is Record for an entry of which the caller knows that it has no
+// open version: it looks for none, and fails if there is one.
+func (r *Run) RecordNew(ctx context.Context, path int64, f File, recheck bool) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	return r.write(ctx, "record a new entry", func(x *Index) error {
+		if err := r.fill(path); err != nil {
+			return err
+		}
+		if err := r.checkContent(&f); err != nil {
+			return err
+		}
+		r.changes++
+		_, err := r.insert(path, &f, recheck, false)
+		return err
+	})
+}
+
 // openVersion reads the open version of a path, without the look at blobs.
 func (r *Run) openVersion(path int64, v *Version) (found bool, err error) {
 	err = r.x.each(context.Background(), "SELECT "+versionColumns+" FROM files f WHERE f.set_id = ? AND f.path = ? AND f.end_run IS NULL",
@@ -115,9 +134,10 @@ func (r *Run) checkContent(f *File) error {
 
 func (r *Run) insert(path int64, f *File, recheck, gap bool) (row int64, err error) {
 	end := sql.NullInt64{Int64: r.seq + 1, Valid: gap}
-	row, _, err = r.x.exec(`INSERT INTO files (set_id, path, first_run, end_run, gap, recheck, xattrs, `+fileColumns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		append([]any{r.set, path, r.seq, end, gap, recheck, len(f.Xattrs)}, fileValues(f)...)...)
+	row = next(&r.x.last.files)
+	err = r.x.insert(`INSERT INTO files (id, set_id, path, first_run, end_run, gap, recheck, xattrs, `+fileColumns+`)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		fileValues([]any{row, r.set, path, r.seq, end, gap, recheck, len(f.Xattrs)}, f)...)
 	if err != nil {
 		return 0, err
 	}

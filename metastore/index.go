@@ -19,7 +19,7 @@ var schemaSQL string
 // What schema.sql writes into the file's header.
 const (
 	indexApplication = 0x766b6978 // "vkix"
-	indexVersion     = 1
+	indexVersion     = 2
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -142,7 +142,7 @@ func openError(path string, err error) error {
 	advice := ""
 	switch {
 	case errors.Is(err, ErrIndexVersion):
-		advice = "; use the version of vaultik that wrote it, or a newer one"
+		advice = `; use the version of vaultik that wrote it, or move the state folder and the config away and start a new writer with "vaultik init"`
 	case errors.Is(err, ErrNotIndex), errors.Is(err, ErrIndexDamaged):
 		advice = `; move the state folder and the config away, and start a new writer with "vaultik init"`
 	}
@@ -203,6 +203,9 @@ func (x *Index) check(ctx context.Context, unclean bool) error {
 		if result != "ok" {
 			return fmt.Errorf("%w: %s", ErrIndexDamaged, result)
 		}
+	}
+	if err := x.loadIDs(ctx); err != nil {
+		return err
 	}
 	err := x.conn.QueryRowContext(ctx, "SELECT value FROM settings WHERE key = 'writer'").Scan(&x.writer)
 	if errors.Is(err, sql.ErrNoRows) {

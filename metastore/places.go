@@ -9,6 +9,7 @@ import (
 // DirectoryMark is what the index knows of a directory before looking closer.
 type DirectoryMark struct {
 	Path   int64
+	New    bool     // nothing was ever recorded at it or below, in any set
 	Mark   [16]byte // of the set's last run that looked at all of its entries
 	Marked bool
 	Volume int64 // of its open version, if that is a directory's and complete; else 0
@@ -34,6 +35,7 @@ func (r *Run) Directory(ctx context.Context, parent int64, name string) (d Direc
 			return err
 		}
 		if !found {
+			d.New = true
 			d.Path, err = x.addPath(parent, name)
 			return err
 		}
@@ -59,6 +61,23 @@ func (r *Run) Path(ctx context.Context, parent int64, name string) (id int64, er
 	return id, err
 }
 
+// NewPath makes the path of an entry that most likely has none yet, as what is
+// in a new directory. It is Path, faster then, and slower otherwise.
+func (r *Run) NewPath(ctx context.Context, parent int64, name string) (id int64, err error) {
+	if err := checkEntry(parent, name); err != nil {
+		return 0, err
+	}
+	err = r.write(ctx, "make a path", func(x *Index) error {
+		id = next(&x.last.paths)
+		_, n, err := x.exec("INSERT INTO paths VALUES (?, ?, ?) ON CONFLICT DO NOTHING", id, parent, []byte(name))
+		if err == nil && n == 0 {
+			_, err = x.row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(name)}, &id)
+		}
+		return err
+	})
+	return id, err
+}
+
 // checkEntry refuses names that no reader would accept.
 func checkEntry(parent int64, name string) error {
 	if parent == 0 && name == "" {
@@ -75,7 +94,8 @@ const nameLimit = 255
 
 func (s *session) addPath(parent int64, name string) (int64, error) {
 	// The parent must be known, or nobody would ever find the entry.
-	id, n, err := s.exec("INSERT INTO paths (parent, name) SELECT id, ? FROM paths WHERE id = ?", []byte(name), parent)
+	id := next(&s.last.paths)
+	_, n, err := s.exec("INSERT INTO paths SELECT ?, id, ? FROM paths WHERE id = ?", id, []byte(name), parent)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%q has the unknown parent %d", name, parent)
 	}

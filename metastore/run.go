@@ -36,6 +36,7 @@ type Run struct {
 	references *references
 	lastID     int64 // the content that was asked for last, most likely recorded next,
 	lastSize   int64 // and its bytes
+	fresh      freshChunks
 }
 
 // Begin begins the run after the newest committed one. It fails with
@@ -80,8 +81,8 @@ func (x *Index) begin(ctx context.Context, info RunInfo) (*Run, error) {
 			return err
 		}
 		_, _, err = x.exec(`INSERT INTO runs (seq, set_id, snapshot, started_s, started_ns, recipients, first_content, state)
-			VALUES (?, ?, ?, ?, ?, ?, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'contents'), 0), 'running')`,
-			r.seq, r.set, info.SnapshotID, info.Started.Sec, info.Started.Nsec, r.recipients[:])
+			VALUES (?, ?, ?, ?, ?, ?, ?, 'running')`,
+			r.seq, r.set, info.SnapshotID, info.Started.Sec, info.Started.Nsec, r.recipients[:], x.last.contents+1)
 		return err
 	})
 }
@@ -121,13 +122,21 @@ func (r *Run) write(ctx context.Context, what string, f func(x *Index) error) er
 		return err
 	}
 	err := f(r.x)
-	if err == nil && r.x.changed >= r.x.batch {
-		err = r.x.commit()
+	if err == nil && r.x.changed+int64(len(r.fresh)) >= r.x.batch {
+		err = r.commit()
 	}
 	if err != nil {
 		r.failed = r.x.fail(what, err)
 	}
 	return r.failed
+}
+
+// commit writes what is held back and ends the transaction.
+func (r *Run) commit() error {
+	if err := r.fresh.write(r.x); err != nil {
+		return err
+	}
+	return r.x.commit()
 }
 
 func (r *Run) usable(ctx context.Context) error {
@@ -154,6 +163,9 @@ func (r *Run) SetIntent(ctx context.Context, manifest, signature []byte, hash [3
 		refs := r.references
 		if refs == nil || refs.changes != r.changes {
 			return errors.New("the run went on after its references were collected for the manifest")
+		}
+		if err := r.commit(); err != nil {
+			return err
 		}
 		err := x.durably(func() error {
 			// Nothing can begin between here and Confirm, so this is the

@@ -8,17 +8,26 @@
 -- holds; end_run NULL means that it still does ("open"). So what does not
 -- change is not written again.
 --
--- Ids are AUTOINCREMENT: dumps use them as they are, so an id must never name
--- a second thing, not even after the run that made it was rolled back.
+-- Dumps use ids as they are, so an id must never name a second thing, not even
+-- after the run that made it was rolled back. Where rows are many, "ids" counts
+-- them; the other tables are AUTOINCREMENT.
 
 PRAGMA application_id = 0x766b6978; -- "vkix"
-PRAGMA user_version = 1;            -- the version of this text
+PRAGMA user_version = 2;            -- the version of this text
 
 -- One value each: "writer", the name of the writer that this index belongs to.
 CREATE TABLE settings (
 	key   TEXT PRIMARY KEY,
 	value TEXT NOT NULL
 ) WITHOUT ROWID;
+
+-- The last id given out, by table. It is written with the rows that it counts,
+-- one statement a transaction, where AUTOINCREMENT takes one a row.
+CREATE TABLE ids (
+	name TEXT PRIMARY KEY,
+	last INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO ids VALUES ('paths', 1), ('files', 0), ('contents', 0), ('chunks', 0);
 
 -- The named lists of paths, as the config file calls them.
 CREATE TABLE sets (
@@ -55,7 +64,7 @@ CREATE TABLE volumes (
 -- Where something is, or was. A path is shared by all sets and all runs and
 -- never changes. Path 1 is "/", the only one with parent 0 and an empty name.
 CREATE TABLE paths (
-	id     INTEGER PRIMARY KEY AUTOINCREMENT,
+	id     INTEGER PRIMARY KEY,
 	parent INTEGER NOT NULL,
 	name   BLOB NOT NULL,                          -- any bytes but "/" and NUL
 	UNIQUE (parent, name)
@@ -64,7 +73,7 @@ INSERT INTO paths (id, parent, name) VALUES (1, 0, X'');
 
 -- Versions of directory entries. Columns from role on are those of a dump.
 CREATE TABLE files (
-	id         INTEGER PRIMARY KEY AUTOINCREMENT,
+	id         INTEGER PRIMARY KEY,
 	set_id     INTEGER NOT NULL,
 	path       INTEGER NOT NULL,
 	first_run  INTEGER NOT NULL,
@@ -112,7 +121,7 @@ CREATE TABLE xattrs (
 
 -- Contents of regular files, so that chmod and hard links copy nothing.
 CREATE TABLE contents (
-	id   INTEGER PRIMARY KEY AUTOINCREMENT,
+	id   INTEGER PRIMARY KEY,
 	size INTEGER NOT NULL                          -- bytes; its file_chunks tile [0, size)
 );
 CREATE TABLE file_chunks (
@@ -125,10 +134,18 @@ CREATE TABLE file_chunks (
 
 -- Chunks, stored or not.
 CREATE TABLE chunks (
-	id   INTEGER PRIMARY KEY AUTOINCREMENT,
-	hash BLOB NOT NULL UNIQUE,                     -- SHA-256 of the plaintext
+	id   INTEGER PRIMARY KEY,
+	hash BLOB NOT NULL,                            -- SHA-256 of the plaintext, unique
 	size INTEGER NOT NULL                          -- bytes of plaintext
 );
+-- Finds a chunk by the first 6 bytes of its hash, a big-endian number. An index
+-- over whole hashes is more than twice as large, and its pages are met at random:
+-- what does not stay in memory of it costs a disk's seek for every new chunk.
+CREATE TABLE prefixes (
+	prefix INTEGER NOT NULL,
+	chunk  INTEGER NOT NULL,
+	PRIMARY KEY (prefix, chunk)
+) WITHOUT ROWID;
 
 -- Blobs that arrived in the store. The index counts on a blob in the runs
 -- [seq, end_run): until the run that found it lost, or that committed without

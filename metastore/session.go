@@ -30,6 +30,8 @@ type session struct {
 
 	mu         sync.Mutex // held by whoever uses what follows
 	prepared   map[string]*statement
+	last       ids   // given out, and written when the transaction is committed
+	saved      ids   // as in the database
 	active     bool  // a transaction is open
 	changed    int64 // rows changed in it
 	statements int64 // executed so far, for tests of what an unchanged directory costs
@@ -201,6 +203,9 @@ func (s *session) commit() error {
 	}
 	commit, err := s.statement("COMMIT")
 	if err != nil {
+		return err
+	}
+	if err := s.saveIDs(); err != nil {
 		return err
 	}
 	watched := s.changed > 0

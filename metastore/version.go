@@ -23,18 +23,18 @@ const fileColumns = `role, state, errno, type, mode, uid, gid, user, "group", si
 	mtime_s, mtime_ns, ctime_s, ctime_ns, btime_s, btime_ns,
 	volume, inode, nlink, rdev_major, rdev_minor, target, flags, content`
 
-// fileValues are f's columns.
-func fileValues(f *File) []any {
+// fileValues appends f's columns.
+func fileValues(values []any, f *File) []any {
 	var target any
 	if f.Type == Symlink {
 		target = []byte(f.Target)
 	}
 	content := sql.NullInt64{Int64: f.Content, Valid: f.Content != 0}
-	return []any{
+	return append(values,
 		string(f.Role), string(f.State), f.Errno, string(rune(f.Type)), f.Mode, f.UID, f.GID, []byte(f.User), []byte(f.Group), f.Size,
 		f.MTime.Sec, f.MTime.Nsec, f.CTime.Sec, f.CTime.Nsec, f.BTime.Sec, f.BTime.Nsec,
 		f.Volume, int64(f.Inode), f.Nlink, f.RdevMajor, f.RdevMinor, target, f.Flags, content,
-	}
+	)
 }
 
 // versionColumns are what scanVersion reads; the query has to name the table
