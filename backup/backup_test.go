@@ -631,3 +631,23 @@ func TestAFileBehindABoundaryIsAnEmptyPlace(t *testing.T) {
 	r = w.backup()
 	same(t, "without the rule", "must not be read", w.shows(r.Seq)["/home/ann/bind"])
 }
+
+func TestAnAttributeThatChangesMeanwhileIsReadAgain(t *testing.T) {
+	w := newWorld(t, home())
+	reads := 0
+	w.source.set("/home/ann/db", node{Content: "rows", Time: 1000, Xattrs: map[string]string{"user.v": "1"}, OnRead: func(n *node) {
+		if reads++; reads == 1 {
+			n.Time, n.Xattrs = 2000, map[string]string{"user.v": "2"}
+		}
+	}})
+	v := w.view(w.backup().Seq)
+	n, err := v.Node(t.Context(), v.Root())
+	for _, name := range []string{"home", "ann", "db"} {
+		check(t, err)
+		n, err = v.Lookup(t.Context(), n.Ino, name)
+	}
+	check(t, err)
+	x, err := v.Xattrs(t.Context(), n.Ino)
+	check(t, err)
+	same(t, "the attribute", []metastore.Xattr{{Name: "user.v", Value: []byte("2")}}, x)
+}

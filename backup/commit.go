@@ -13,8 +13,9 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
-// partSize bounds a dump part, in bytes of ciphertext.
-const partSize = 32 << 20
+// partSize bounds a dump part, in bytes of ciphertext. The format allows 32 MiB;
+// smaller ones take less memory here and are loaded in parallel.
+const partSize = 8 << 20
 
 // listAbove is how many blobs a manifest names by itself, or by difference to
 // a list that is stored, before a new list is stored. A name is some 100 bytes

@@ -20,9 +20,10 @@ const frameTarget = 256 << 10
 
 // frame is a run of chunks that are compressed together.
 type frame struct {
-	plain  []byte
+	plain  []byte // nil once done is closed
 	chunks []frameChunk
 	packed []byte        // the zstd frame, valid once done is closed
+	size   int           // bytes of plain, likewise
 	done   chan struct{} // closed by compress
 }
 
@@ -174,8 +175,12 @@ func (p *packer) record(ctx context.Context, j *job, chunks []metastore.ContentC
 		p.problem(Changed, j.where, errChanging)
 	}
 	if j.path == 0 {
+		path := p.run.Path
+		if j.fresh {
+			path = p.run.NewPath
+		}
 		var pathErr error
-		if j.path, pathErr = p.run.Path(ctx, j.parent, j.entry.Name); pathErr != nil {
+		if j.path, pathErr = path(ctx, j.parent, j.entry.Name); pathErr != nil {
 			return pathErr
 		}
 	}
@@ -198,7 +203,12 @@ func (p *packer) record(ctx context.Context, j *job, chunks []metastore.ContentC
 	}
 	recheck := changing || j.partial != nil || within(j.file.MTime, j.started) || within(j.file.CTime, j.started)
 	p.dirty = p.dirty || recheck
-	changed, err := p.run.Record(ctx, j.path, j.file, recheck)
+	changed := true
+	if j.isNew {
+		err = p.run.RecordNew(ctx, j.path, j.file, recheck)
+	} else {
+		changed, err = p.run.Record(ctx, j.path, j.file, recheck)
+	}
 	if err != nil {
 		return fmt.Errorf("record %q: %w", j.where, err)
 	}
@@ -248,6 +258,8 @@ func (p *packer) content(ctx context.Context, j *job, chunks []metastore.Content
 
 // compress is one compressor.
 func (w *writer) compress(ctx context.Context, in *frames) error {
+	c := blob.NewCompressor(w.Level)
+	var packed []byte
 	for {
 		f, err := receive(ctx, in.squeezed)
 		if errors.Is(err, io.EOF) {
@@ -256,7 +268,16 @@ func (w *writer) compress(ctx context.Context, in *frames) error {
 		if err != nil {
 			return err
 		}
-		f.packed = blob.Compress(w.buffers.get(blob.Bound(len(f.plain))), f.plain, w.Level)
+		// What comes out is a fraction of what could: not every frame on its
+		// way needs memory for the worst case.
+		if n := blob.Bound(len(f.plain)); cap(packed) < n {
+			packed = make([]byte, 0, n)
+		}
+		packed = c.Compress(packed, f.plain)
+		f.packed = append(w.buffers.get(len(packed)), packed...)
+		f.size = len(f.plain)
+		w.buffers.put(f.plain)
+		f.plain = nil
 		close(f.done)
 	}
 }

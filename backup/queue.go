@@ -18,6 +18,9 @@ const (
 	// has not come to, in bytes. It is what lets several small files be read
 	// at once while one large file is being packed.
 	readAhead = 32 << 20
+	// pieceSize is about what a piece has at least, in bytes; most files are
+	// one.
+	pieceSize = 256 << 10
 )
 
 // job is one entry on its way from scan through read to pack, or, if dir is
@@ -35,6 +38,7 @@ type job struct {
 	gap    error // why nothing below or in it could be read: record it as a gap
 	like   int64 // content of the version before, to compare with
 	isNew  bool  // no version of it is open
+	fresh  bool  // nothing was ever recorded in its folder
 	group  *linkGroup
 	leads  bool            // reads the content for its group
 	twin   *metastore.File // another name of the same inode, recorded and unchanged
@@ -107,9 +111,9 @@ func (q *queue) put(ctx context.Context, j *job) error {
 		return send(ctx, q.ordered, j)
 	}
 	j.dir.Retain()
-	// Room for several pieces lets a small file's reader go on to the next;
-	// the bytes are bounded by take.
-	j.pieces = make(chan piece, 8)
+	// Room for its pieces lets a small file's reader go on to the next; the
+	// bytes are bounded by take.
+	j.pieces = make(chan piece, min(8, 1+j.entry.Size/pieceSize))
 	err := send(ctx, q.ordered, j)
 	if err == nil {
 		err = send(ctx, q.reading, j)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
-	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc" // registers the algorithm that Chunking names
+	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/jc" // registers the algorithm that Chunking names
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -53,7 +53,7 @@ func (w *writer) read(ctx context.Context, q *queue) error {
 type reader struct {
 	*writer
 	queue   *queue
-	window  []byte // the chunker's window, two maximal chunks long
+	window  []byte // the chunker's
 	chunker *chunkers.Chunker
 }
 
@@ -93,6 +93,9 @@ func (r *reader) entry(ctx context.Context, j *job) error {
 func (r *reader) once(ctx context.Context, j *job) error {
 	e := j.entry
 	j.file = metastore.File{Stat: e.Stat, Role: j.role, State: j.state, Volume: j.volume}
+	if j.hasContent() && j.twin == nil && !j.shared {
+		return r.regular(ctx, j)
+	}
 	meta, err := j.dir.Meta(ctx, e)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
 		return err
@@ -100,15 +103,10 @@ func (r *reader) once(ctx context.Context, j *job) error {
 	if err != nil && e.Type == metastore.Symlink && meta.Target == "" {
 		return err // the target is all there is to it
 	}
-	j.partial = err // an attribute that cannot be read must not cost the content
-	j.file.User, j.file.Group = meta.User, meta.Group
-	j.file.Xattrs, j.file.Target, j.file.Flags = meta.Xattrs, meta.Target, meta.Flags
+	j.describe(meta, err)
 	if j.twin != nil {
 		j.file = *j.twin
 		j.file.Role, j.file.Xattrs = j.role, meta.Xattrs
-		return nil
-	}
-	if !j.hasContent() {
 		return nil
 	}
 	if j.shared {
@@ -124,23 +122,49 @@ func (r *reader) once(ctx context.Context, j *job) error {
 			return nil
 		}
 		j.shared = false
+		return r.regular(ctx, j)
 	}
-	f, err := j.dir.Open(ctx, e)
+	return nil
+}
+
+// describe notes what there is beyond lstat. An attribute that cannot be read
+// must not cost the content.
+func (j *job) describe(meta Meta, partial error) {
+	j.file.User, j.file.Group = meta.User, meta.Group
+	j.file.Xattrs, j.file.Target, j.file.Flags = meta.Xattrs, meta.Target, meta.Flags
+	j.partial = partial
+}
+
+// regular reads a regular file, metadata and content, by one handle.
+func (r *reader) regular(ctx context.Context, j *job) error {
+	f, err := j.dir.Open(ctx, j.entry)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
+		return err
+	}
 	if err != nil {
+		// Its metadata may be had without reading it.
+		if meta, failed := j.dir.Meta(ctx, j.entry); failed == nil {
+			j.describe(meta, nil)
+		}
 		return err
 	}
 	defer f.Close() // opened for reading: nothing to lose
 	return r.content(ctx, j, f)
 }
 
-// content reads f until it holds still, at most attempts times.
+// content reads f, its metadata included, until it holds still, at most
+// attempts times.
 func (r *reader) content(ctx context.Context, j *job, f File) error {
 	for n := range attempts {
 		j.started = r.Now()
-		before, err := f.Stat()
-		if err != nil {
-			return err
+		before := f.Opened()
+		if n > 0 {
+			var err error
+			if before, err = f.Stat(); err != nil {
+				return err
+			}
 		}
+		j.describe(f.Meta(ctx))
 		if n > 0 {
 			if err := send(ctx, j.pieces, piece{restart: true}); err != nil {
 				return err
@@ -263,7 +287,7 @@ func (r *reader) startChunker(src io.Reader) error {
 		return nil
 	}
 	c := r.Chunking
-	r.window = make([]byte, 2*c.Max)
+	r.window = make([]byte, c.Max+c.Avg) // it refills an average chunk at a time
 	var err error
 	r.chunker, err = chunkers.NewChunkerBuffer(c.Algorithm, src, &chunkers.ChunkerOpts{
 		MinSize: c.Min, NormalSize: c.Avg, MaxSize: c.Max, Key: c.Secret,

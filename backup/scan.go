@@ -38,6 +38,7 @@ type folder struct {
 	state  metastore.State
 	gap    error
 	isNew  bool
+	fresh  bool   // nothing was ever recorded in it
 	was    int64  // the volume that the last run saw it on, 0 if none
 	place  *place // of roots in it, nil if there are none
 	root   root   // the one it is in
@@ -79,7 +80,7 @@ func (w *writer) scan(ctx context.Context, out *queue) error {
 	if err != nil {
 		return err
 	}
-	f := folder{dir: dir, entry: entry, path: at.Path, was: at.Volume, where: "/", role: metastore.RoleParent, state: metastore.StateComplete, place: top}
+	f := folder{dir: dir, entry: entry, path: at.Path, fresh: at.New, was: at.Volume, where: "/", role: metastore.RoleParent, state: metastore.StateComplete, place: top}
 	if top.root {
 		s.found = true
 		f.role, f.root = metastore.RoleRoot, root{"/", "/", entry.Dev}
@@ -275,7 +276,7 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 	}
 	sub := folder{
 		entry: c.entry, path: at.Path, parent: f.path, where: path.Join(f.where, c.entry.Name),
-		role: c.role, state: c.state, isNew: !c.same, was: at.Volume, place: c.place, root: f.root,
+		role: c.role, state: c.state, isNew: !c.same, fresh: at.New, was: at.Volume, place: c.place, root: f.root,
 	}
 	if c.role == metastore.RoleRoot {
 		sub.root = root{sub.where, c.place.spelled, c.entry.Dev}
@@ -345,7 +346,7 @@ func (s *scanner) other(ctx context.Context, f folder, c child) error {
 func (s *scanner) job(ctx context.Context, f folder, c child) (*job, error) {
 	j := &job{
 		dir: f.dir, entry: c.entry, parent: f.path, where: path.Join(f.where, c.entry.Name),
-		role: c.role, state: c.state, isNew: c.version == nil,
+		role: c.role, state: c.state, isNew: c.version == nil, fresh: f.fresh,
 	}
 	if c.version != nil {
 		j.path, j.like = c.version.Path, c.version.File.Content

@@ -82,8 +82,15 @@ type Dir interface {
 
 // File is an open regular file. It is used by one goroutine at a time.
 type File interface {
+	// Opened is what Stat returned when the file was opened.
+	Opened() metastore.Stat
+
 	// Stat looks at the open file again.
 	Stat() (metastore.Stat, error)
+
+	// Meta is what Dir.Meta reads, without opening the file once more. Owners
+	// are named as of the last Stat.
+	Meta(ctx context.Context) (Meta, error)
 
 	// NextData returns the next range of data at or after off: [start, end).
 	// io.EOF if only a hole follows. File systems that know no holes return

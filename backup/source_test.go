@@ -214,7 +214,7 @@ func (d *fakeDir) Open(_ context.Context, e Entry) (File, error) {
 	if n.OnOpen != nil {
 		n.OnOpen(at)
 	}
-	return &fakeFile{d.source, at}, nil
+	return &fakeFile{d.source, at, n.stat()}, nil
 }
 
 func (d *fakeDir) Meta(_ context.Context, e Entry) (Meta, error) {
@@ -222,6 +222,15 @@ func (d *fakeDir) Meta(_ context.Context, e Entry) (Meta, error) {
 	if err != nil {
 		return Meta{}, err
 	}
+	return n.meta()
+}
+
+func (f *fakeFile) Meta(context.Context) (Meta, error) {
+	n := f.now()
+	return n.meta()
+}
+
+func (n *node) meta() (Meta, error) {
 	if n.DenyMeta != nil {
 		return Meta{User: "ann", Group: "users"}, n.DenyMeta
 	}
@@ -253,7 +262,10 @@ func (d *fakeDir) Close() error {
 type fakeFile struct {
 	source *fakeSource
 	node   *node
+	opened metastore.Stat
 }
+
+func (f *fakeFile) Opened() metastore.Stat { return f.opened }
 
 // now is the file as it is now.
 func (f *fakeFile) now() node {

@@ -17,6 +17,11 @@ type sealedBlob struct {
 	chunks []frameChunk
 }
 
+// blobChunks is how many chunks end a blob before its size does. Tiny files
+// would put hundreds of thousands into one, and each takes some 150 bytes of
+// memory from here until it is recorded.
+const blobChunks = 64 << 10
+
 // seal encrypts frames, in order, into blobs. Blobs live in memory only: what
 // is retried is the same bytes, and nothing of them ever touches the disk.
 func (w *writer) seal(ctx context.Context, in *frames, out chan<- *sealedBlob) error {
@@ -48,7 +53,7 @@ func (w *writer) seal(ctx context.Context, in *frames, out chan<- *sealedBlob) e
 			return err
 		}
 		if open == nil {
-			if open, err = blob.NewWriter(w.recipients); err != nil {
+			if open, err = blob.NewWriter(w.recipients, w.BlobSize); err != nil {
 				return fmt.Errorf("seal a blob: %w", err)
 			}
 		}
@@ -56,13 +61,12 @@ func (w *writer) seal(ctx context.Context, in *frames, out chan<- *sealedBlob) e
 		for i, c := range f.chunks {
 			parts[i] = blob.FrameChunk{ID: c.hash, Length: c.length}
 		}
-		if err := open.Add(f.packed, len(f.plain), parts); err != nil {
+		if err := open.Add(f.packed, f.size, parts); err != nil {
 			return fmt.Errorf("seal a blob: %w", err)
 		}
 		chunks = append(chunks, f.chunks...)
-		w.buffers.put(f.plain)
 		w.buffers.put(f.packed)
-		if open.Size() >= w.BlobSize {
+		if open.Size() >= w.BlobSize || len(chunks) >= blobChunks {
 			if err := flush(); err != nil {
 				return err
 			}

@@ -143,12 +143,7 @@ func (d *dir) Open(ctx context.Context, e backup.Entry) (backup.File, error) {
 		return nil, err
 	}
 	defer d.done()
-	fd, err := handle(dirfd, e)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	return openFile(fd)
+	return d.source.openFile(dirfd, e)
 }
 
 // enter starts a call that names an entry; done ends it.
@@ -169,23 +164,24 @@ func handle(dirfd int, e backup.Entry) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open: %w", err)
 	}
-	if err := same(fd, e); err != nil {
+	if _, err := same(fd, e); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-// same checks that fd is the inode that e describes.
-func same(fd int, e backup.Entry) error {
+// same checks that fd is the inode that e describes, and returns what it is
+// like now.
+func same(fd int, e backup.Entry) (metastore.Stat, error) {
 	now, err := examine(fd, "")
 	if err != nil {
-		return err
+		return now.Stat, err
 	}
 	if now.Type != e.Type || now.Inode != e.Inode || now.Dev != e.Dev {
-		return fmt.Errorf("open: %w", backup.ErrSwapped)
+		return now.Stat, fmt.Errorf("open: %w", backup.ErrSwapped)
 	}
-	return nil
+	return now.Stat, nil
 }
 
 // listBuffer is room for some 2,000 names a system call.

@@ -8,32 +8,68 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // file is an open regular file.
 type file struct {
-	fd int
+	fd     int
+	source *Source
+	opened metastore.Stat
+	stat   metastore.Stat // when it was looked at last
 }
 
-// openFile opens the regular file that handle stands for.
+// adviseAbove is the size in bytes from which on advice on reading a file pays
+// for its two system calls.
+const adviseAbove = 128 << 10
+
+// openFile opens a regular file in the directory that dirfd is a handle of.
 //
-// A backup should not cost the machine the cache of its working set. The
-// kernel is told that the file is read once from front to back: the read-ahead
-// doubles, and with FADV_NOREUSE (since Linux 6.3) reading does not mark the
-// pages as in use, so that they are the first ones to go. FADV_DONTNEED would
-// drop the pages of others, too, if the file happened to be cached before.
-func openFile(handle int) (*file, error) {
-	fd, err := reopen(handle)
+// It is opened by its name at first, which takes half the system calls of going
+// by an O_PATH handle, and can wait for nobody and do nothing: O_NONBLOCK and
+// O_NOCTTY see to FIFOs and terminals, and whoever can put a device with effects
+// of its own there is root. What does not turn out to be the listed inode is
+// closed unread, and what cannot be opened so goes the slow way, which knows why.
+func (s *Source) openFile(dirfd int, e backup.Entry) (*file, error) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	fd, err := openat(dirfd, e.Name, flags|unix.O_NOATIME)
 	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+		h, err := handle(dirfd, e)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(h)
+		if fd, err = reopen(h); err != nil {
+			return nil, fmt.Errorf("open: %w", err)
+		}
 	}
+	st, err := same(fd, e)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	if st.Size >= adviseAbove {
+		advise(fd)
+	}
+	return &file{fd, s, st, st}, nil
+}
+
+// advise tells the kernel that a file is read once from front to back, so that
+// a backup does not cost the machine the cache of its working set: the
+// read-ahead doubles, and with FADV_NOREUSE (since Linux 6.3) reading does not
+// mark the pages as in use, so that they are the first ones to go.
+// FADV_DONTNEED would drop the pages of others, too, if the file happened to be
+// cached before.
+func advise(fd int) {
 	for _, advice := range []int{unix.FADV_SEQUENTIAL, unix.FADV_NOREUSE} {
 		// Advice only: some file systems cannot take it, nothing is lost.
 		_ = unix.Fadvise(fd, 0, 0, advice)
 	}
-	return &file{fd}, nil
 }
+
+// Opened is what the file was like when it was opened.
+func (f *file) Opened() metastore.Stat { return f.opened }
 
 // Stat looks at the open file again.
 func (f *file) Stat() (metastore.Stat, error) {
@@ -41,6 +77,9 @@ func (f *file) Stat() (metastore.Stat, error) {
 		return metastore.Stat{}, fmt.Errorf("examine: %w", fs.ErrClosed)
 	}
 	e, err := examine(f.fd, "")
+	if err == nil {
+		f.stat = e.Stat
+	}
 	return e.Stat, err
 }
 

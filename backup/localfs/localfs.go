@@ -8,10 +8,12 @@
 //     O_NOFOLLOW. With names that hold no slash and are not "." or "..", that
 //     is all that openat2's RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS could add,
 //     and it works on every kernel and under every seccomp filter.
-//   - It is an O_PATH open, which has no effect on a FIFO, a device or an
-//     automount point. Only when the handle proves to be the inode that was
-//     listed (device, inode number, type), content is opened through
-//     /proc/self/fd: the same inode, whatever the name leads to by then.
+//   - For all but regular files it is an O_PATH open, which has no effect on a
+//     FIFO, a device or an automount point. What was listed as a regular file
+//     is opened without waiting. Either way nothing is read unless the handle
+//     proves to be the inode that was listed (device, inode number, type);
+//     folders are then listed through /proc/self/fd: the same inode, whatever
+//     the name leads to by then.
 //   - Automount points that nobody has entered are taken as they stand, empty.
 //
 // Times of last access stay as they are (O_NOATIME) where the file belongs to
@@ -25,6 +27,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -91,7 +94,7 @@ func openat(dir int, name string, flags int) (int, error) {
 }
 
 // procPath is a name of the inode that fd is open on, whatever its type.
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // reopen opens the inode of an O_PATH handle for reading. It must be a regular
 // file or a directory.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/user"
 	"slices"
 	"strconv"
@@ -25,17 +26,44 @@ func (d *dir) Meta(ctx context.Context, e backup.Entry) (backup.Meta, error) {
 		return backup.Meta{}, err
 	}
 	defer done()
-	m := backup.Meta{User: d.source.users.of(e.UID), Group: d.source.groups.of(e.GID)}
-	m.Xattrs, err = xattrs(fd)
+	m := d.source.owner(e.Stat)
+	// An O_PATH handle takes no flistxattr, but its name below /proc does, and
+	// leads to a symbolic link itself rather than to its target.
+	path := procPath(fd)
+	m.Xattrs, err = xattrs(
+		func(buf []byte) (int, error) { return unix.Listxattr(path, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Getxattr(path, name, buf) })
 	switch e.Type {
 	case metastore.Symlink:
 		var failed error
 		m.Target, failed = readlink(fd)
 		err = errors.Join(err, failed)
 	case metastore.Regular, metastore.Directory:
-		m.Flags = inodeFlags(fd)
+		if opened, failed := reopen(fd); failed == nil {
+			m.Flags = inodeFlags(opened)
+			unix.Close(opened)
+		}
 	}
 	return m, err
+}
+
+// Meta reads what lstat does not tell of an open file.
+func (f *file) Meta(context.Context) (backup.Meta, error) {
+	if f.fd < 0 {
+		return backup.Meta{}, fmt.Errorf("read metadata: %w", fs.ErrClosed)
+	}
+	m := f.source.owner(f.stat)
+	var err error
+	m.Xattrs, err = xattrs(
+		func(buf []byte) (int, error) { return unix.Flistxattr(f.fd, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(f.fd, name, buf) })
+	m.Flags = inodeFlags(f.fd)
+	return m, err
+}
+
+// owner looks up the names of a file's owner and group.
+func (s *Source) owner(st metastore.Stat) backup.Meta {
+	return backup.Meta{User: s.users.of(st.UID), Group: s.groups.of(st.GID)}
 }
 
 // inode gives an O_PATH handle of an entry, or of the directory itself if the
@@ -45,7 +73,7 @@ func (d *dir) inode(ctx context.Context, e backup.Entry) (fd int, done func(), e
 		if fd, err = d.use(); err != nil {
 			return -1, nil, err
 		}
-		if err := same(fd, e); err != nil {
+		if _, err := same(fd, e); err != nil {
 			d.done()
 			return -1, nil, err
 		}
@@ -79,12 +107,9 @@ func readlink(fd int) (string, error) {
 // xattrMax is Linux' limit for one value and for the list of names.
 const xattrMax = 64 << 10
 
-// xattrs reads all extended attributes of the inode that fd is a handle of,
-// whatever its type: an O_PATH handle takes no fgetxattr, but its name below
-// /proc does, and leads to a symbolic link itself rather than to its target.
-func xattrs(fd int) ([]metastore.Xattr, error) {
-	path := procPath(fd)
-	list, err := grow(func(buf []byte) (int, error) { return unix.Listxattr(path, buf) })
+// xattrs reads all extended attributes of an inode.
+func xattrs(list func(buf []byte) (int, error), get func(name string, buf []byte) (int, error)) ([]metastore.Xattr, error) {
+	names, err := grow(list)
 	if err != nil {
 		if without(err) {
 			return nil, nil
@@ -93,11 +118,11 @@ func xattrs(fd int) ([]metastore.Xattr, error) {
 	}
 	var all []metastore.Xattr
 	var failed []error
-	for name := range strings.SplitSeq(string(list), "\x00") {
+	for name := range strings.SplitSeq(string(names), "\x00") {
 		if name == "" {
 			continue
 		}
-		value, err := grow(func(buf []byte) (int, error) { return unix.Getxattr(path, name, buf) })
+		value, err := grow(func(buf []byte) (int, error) { return get(name, buf) })
 		switch {
 		case err == nil:
 			all = append(all, metastore.Xattr{Name: name, Value: value})
@@ -125,21 +150,16 @@ func grow(get func([]byte) (int, error)) ([]byte, error) {
 		buf = make([]byte, xattrMax)
 		n, err = retry(func() (int, error) { return get(buf) })
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || n == 0 {
+		return []byte{}, err
 	}
 	return bytes.Clone(buf[:n]), nil
 }
 
-// inodeFlags returns what lsattr(1) shows of the regular file or directory
-// that handle stands for, 0 where that is not supported or not allowed: the
-// flags are worth having, and worth no error.
-func inodeFlags(handle int) uint32 {
-	fd, err := reopen(handle)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
+// inodeFlags returns what lsattr(1) shows of an open regular file or directory,
+// 0 where that is not supported or not allowed: the flags are worth having, and
+// worth no error.
+func inodeFlags(fd int) uint32 {
 	flags, err := retry(func() (uint32, error) { return unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS) })
 	if err != nil {
 		return 0

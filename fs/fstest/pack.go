@@ -132,11 +132,11 @@ func (p *packer) flush() (err error) {
 		return nil
 	}
 	if p.blob == nil {
-		if p.blob, err = blob.NewWriter([]age.Recipient{p.w.Identity.Recipient()}); err != nil {
+		if p.blob, err = blob.NewWriter([]age.Recipient{p.w.Identity.Recipient()}, 0); err != nil {
 			return err
 		}
 	}
-	err = p.blob.Add(blob.Compress(nil, p.frame, seal.Fastest), len(p.frame), p.tiles)
+	err = p.blob.Add(blob.NewCompressor(seal.Fastest).Compress(nil, p.frame), len(p.frame), p.tiles)
 	p.frame, p.tiles = nil, nil
 	return err
 }

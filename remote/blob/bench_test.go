@@ -26,12 +26,12 @@ func source(n int) []byte {
 func BenchmarkWriter(b *testing.B) {
 	p := load(b, "hybrid")
 	plain := content(1, 1<<20, false)
-	packed := blob.Compress(nil, plain, seal.Fastest)
+	packed := compress(nil, plain, seal.Fastest)
 	chunks := []blob.FrameChunk{{ID: remote.Sum(plain), Length: int64(len(plain))}}
 	b.SetBytes(32 << 20)
 	b.ReportAllocs()
 	for b.Loop() {
-		w, err := blob.NewWriter(p.recipients)
+		w, err := blob.NewWriter(p.recipients, 0)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -71,13 +71,13 @@ func (f frame) chunks() []blob.FrameChunk {
 // build makes a blob of frames.
 func build(t rapid.TB, p person, level seal.Level, frames ...frame) *blob.Blob {
 	t.Helper()
-	w, err := blob.NewWriter(p.recipients)
+	w, err := blob.NewWriter(p.recipients, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range frames {
 		plain := f.plain()
-		if err := w.Add(blob.Compress(nil, plain, level), len(plain), f.chunks()); err != nil {
+		if err := w.Add(compress(nil, plain, level), len(plain), f.chunks()); err != nil {
 			t.Fatal(err)
 		}
 	}

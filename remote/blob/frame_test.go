@@ -18,6 +18,10 @@ import (
 
 var levels = []seal.Level{seal.Fastest, seal.Default, seal.Better, seal.Max}
 
+func compress(dst, plain []byte, level seal.Level) []byte {
+	return blob.NewCompressor(level).Compress(dst, plain)
+}
+
 // mixed is random bytes with text in the last eighth.
 func mixed(n int) []byte {
 	b := content(5, n, false)
@@ -27,7 +31,8 @@ func mixed(n int) []byte {
 
 func TestFramesComeBackAtEveryLevelAndSize(t *testing.T) {
 	var dst []byte
-	for _, level := range append(levels, 0) {
+	for _, level := range append(levels, 0, seal.Off) {
+		c := blob.NewCompressor(level)
 		for _, n := range []int{1, 2, 255, 256, 257, 1000, 1024, 1025, 65_535, 65_536, 65_791, 65_792, 1 << 17, 1<<17 + 1, 1 << 19, 5<<20 + 3} {
 			if n > 1<<20 && level > seal.Default {
 				continue // one window is enough for the slow ones
@@ -35,7 +40,7 @@ func TestFramesComeBackAtEveryLevelAndSize(t *testing.T) {
 			for name, plain := range map[string][]byte{
 				"random": content(1, n, false), "text": content(1, n, true), "zeros": make([]byte, n), "mixed": mixed(n),
 			} {
-				dst = blob.Compress(dst, plain, level)
+				dst = c.Compress(dst, plain)
 				if len(dst) > blob.Bound(n) {
 					t.Errorf("%v, %d bytes %s: %d bytes, above Bound, %d", level, n, name, len(dst), blob.Bound(n))
 				}
@@ -55,10 +60,11 @@ func TestFramesComeBackAtEveryLevelAndSize(t *testing.T) {
 func TestCompressWorksInTheBufferItIsGiven(t *testing.T) {
 	plain := content(1, 1<<20, false)
 	buffer := make([]byte, 0, blob.Bound(len(plain)))
-	if packed := blob.Compress(buffer, plain, seal.Default); &packed[0] != &buffer[:1][0] {
+	c := blob.NewCompressor(seal.Default)
+	if packed := c.Compress(buffer, plain); &packed[0] != &buffer[:1][0] {
 		t.Error("the frame lies elsewhere")
 	}
-	if n := testing.AllocsPerRun(5, func() { blob.Compress(buffer, plain, seal.Default) }); n > 1 {
+	if n := testing.AllocsPerRun(5, func() { c.Compress(buffer, plain) }); n > 1 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -67,10 +73,10 @@ func TestBytesThatNeverRepeatAreStillCodedIfThatGains(t *testing.T) {
 	encoded := []byte(base64.StdEncoding.EncodeToString(content(1, 3<<18, false)))
 	random := content(2, 1<<20, false)
 	for _, level := range levels {
-		if n := len(blob.Compress(nil, encoded, level)); n > len(encoded)*4/5 {
+		if n := len(compress(nil, encoded, level)); n > len(encoded)*4/5 {
 			t.Errorf("%v: %d bytes of %d are left of base64", level, n, len(encoded))
 		}
-		if n := len(blob.Compress(nil, random, level)); n < len(random) {
+		if n := len(compress(nil, random, level)); n < len(random) {
 			t.Errorf("%v: %d bytes of %d random ones are left", level, n, len(random))
 		}
 	}
@@ -79,7 +85,7 @@ func TestBytesThatNeverRepeatAreStillCodedIfThatGains(t *testing.T) {
 func TestCompressibleEndsOfRandomFilesAreFound(t *testing.T) {
 	plain := mixed(4 << 20)
 	for _, level := range levels {
-		if n := len(blob.Compress(nil, plain, level)); n > len(plain)-len(plain)/12 {
+		if n := len(compress(nil, plain, level)); n > len(plain)-len(plain)/12 {
 			t.Errorf("%v: %d bytes of %d are left", level, n, len(plain))
 		}
 	}
@@ -140,9 +146,9 @@ func FuzzDecompress(f *testing.F) {
 	for _, frame := range badFrames {
 		f.Add(frame)
 	}
-	f.Add(blob.Compress(nil, content(1, 1000, true), seal.Default))
-	f.Add(blob.Compress(nil, content(1, 1000, false), seal.Default))
-	f.Add(blob.Compress(nil, make([]byte, 200_000), seal.Default))
+	f.Add(compress(nil, content(1, 1000, true), seal.Default))
+	f.Add(compress(nil, content(1, 1000, false), seal.Default))
+	f.Add(compress(nil, make([]byte, 200_000), seal.Default))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		plain, err := blob.Decompress(frame)
 		if err != nil {
@@ -154,7 +160,7 @@ func FuzzDecompress(f *testing.F) {
 		if len(plain) < 1 || len(plain) > blob.MaxChunk {
 			t.Errorf("%d bytes", len(plain))
 		}
-		again, err := blob.Decompress(blob.Compress(nil, plain, seal.Fastest))
+		again, err := blob.Decompress(compress(nil, plain, seal.Fastest))
 		if err != nil || !bytes.Equal(again, plain) {
 			t.Errorf("compressed again: %d bytes, %v", len(again), err)
 		}
@@ -166,10 +172,10 @@ func TestTheZstdProgramReadsEveryLevel(t *testing.T) {
 		t.Skip("the program zstd is not installed")
 	}
 	var packed, want []byte
-	for _, level := range levels {
+	for _, level := range append(levels, seal.Off) {
 		for _, n := range []int{1, 1000, 300_000} {
 			plain := content(uint64(n), n, n > 1000)
-			packed = append(packed, blob.Compress(nil, plain, level)...)
+			packed = append(packed, compress(nil, plain, level)...)
 			want = append(want, plain...)
 		}
 	}
@@ -186,13 +192,14 @@ func BenchmarkCompress(b *testing.B) {
 			"source": source(size), "random": content(1, size, false),
 			"base64": []byte(base64.StdEncoding.EncodeToString(content(1, size/4*3, false))),
 		} {
-			for _, level := range levels {
+			for _, level := range append(levels, seal.Off) {
+				c := blob.NewCompressor(level)
 				b.Run(fmt.Sprintf("%s/%dKiB/%v", kind, size>>10, level), func(b *testing.B) {
 					dst := make([]byte, 0, blob.Bound(len(plain)))
 					b.SetBytes(int64(len(plain)))
 					b.ReportAllocs()
 					for b.Loop() {
-						dst = blob.Compress(dst, plain, level)
+						dst = c.Compress(dst, plain)
 					}
 					b.ReportMetric(float64(len(plain))/float64(len(dst)), "ratio")
 				})
@@ -203,7 +210,7 @@ func BenchmarkCompress(b *testing.B) {
 
 func BenchmarkDecompress(b *testing.B) {
 	plain := source(1 << 20)
-	packed := blob.Compress(nil, plain, seal.Default)
+	packed := compress(nil, plain, seal.Default)
 	b.SetBytes(int64(len(plain)))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"slices"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
@@ -39,9 +38,6 @@ type sink struct {
 }
 
 func (s *sink) Write(p []byte) (int, error) {
-	if len(s.bytes)+len(p) > cap(s.bytes) { // append alone would copy three times as much
-		s.bytes = slices.Grow(s.bytes, max(cap(s.bytes), 1<<20))
-	}
 	s.bytes = append(s.bytes, p...)
 	return s.hash.Write(p)
 }
@@ -79,12 +75,20 @@ func (b *Blob) Release() {
 	b.Object = nil
 }
 
-// NewWriter starts a blob sealed to every one of the recipients.
-func NewWriter(recipients []age.Recipient) (*Writer, error) {
+// room is what a blob may have beyond the size at which it is closed: the last
+// frame and the table of contents. Where that is not enough, it grows.
+const room = 2 << 20
+
+// NewWriter starts a blob sealed to every one of the recipients, which the
+// caller means to close at about size bytes; it may be any number.
+func NewWriter(recipients []age.Recipient, size int64) (*Writer, error) {
 	w := &Writer{object: sink{hash: sha256.New()}}
 	select {
 	case w.object.bytes = <-released:
 	default:
+		// At once: growing would copy it again and again, and leave it with
+		// up to twice the room. What is not written to costs nothing.
+		w.object.bytes = make([]byte, 0, min(max(size, 0), MaxSize)+room)
 	}
 	var err error
 	if w.age, w.header, err = seal.Encrypt(&w.object, recipients); err != nil {

@@ -18,7 +18,7 @@ func newWriter(t *testing.T) *Writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := NewWriter([]age.Recipient{id.Recipient()})
+	w, err := NewWriter([]age.Recipient{id.Recipient()}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func newWriter(t *testing.T) *Writer {
 func chunk(n int64) FrameChunk { return FrameChunk{remote.Sum(nil), n} }
 
 func TestAFrameThatBreaksARuleIsRefusedAndTheBlobGoesOn(t *testing.T) {
-	hello := Compress(nil, []byte("hello"), seal.Default)
+	hello := NewCompressor(seal.Default).Compress(nil, []byte("hello"))
 	w := newWriter(t)
 	if err := w.Add(hello, 5, []FrameChunk{chunk(2), chunk(3)}); err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestAFrameThatBreaksARuleIsRefusedAndTheBlobGoesOn(t *testing.T) {
 		"empty chunk":             {hello, 5, []FrameChunk{chunk(5), chunk(0)}},
 		"negative chunk":          {hello, 5, []FrameChunk{chunk(6), chunk(-1)}},
 		"chunks that overflow":    {hello, 5, []FrameChunk{chunk(math.MaxInt64), chunk(math.MaxInt64), chunk(7)}},
-		"frame above the limit":   {Compress(nil, make([]byte, MaxChunk+1), seal.Fastest), MaxChunk + 1, []FrameChunk{chunk(MaxChunk), chunk(1)}},
+		"frame above the limit":   {NewCompressor(seal.Fastest).Compress(nil, make([]byte, MaxChunk+1)), MaxChunk + 1, []FrameChunk{chunk(MaxChunk), chunk(1)}},
 		"frame of zero bytes":     {[]byte("\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00"), 0, nil},
 		"padded beyond any frame": {append(bytes.Clone(hello), make([]byte, maxFrame)...), 5, []FrameChunk{chunk(5)}},
 	} {
@@ -82,7 +82,7 @@ func TestAnEmptyBlobIsRefused(t *testing.T) {
 }
 
 func TestABlobNeverPassesTheLimit(t *testing.T) {
-	hello := Compress(nil, []byte("hello"), seal.Default)
+	hello := NewCompressor(seal.Default).Compress(nil, []byte("hello"))
 	w := newWriter(t)
 	if err := w.Add(hello, 5, []FrameChunk{chunk(5)}); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestABlobNeverPassesTheLimit(t *testing.T) {
 }
 
 func TestReleasedMemoryIsUsedAgainAndNothingLeaksFromOneBlobIntoTheNext(t *testing.T) {
-	packed := Compress(nil, bytes.Repeat([]byte("hello"), 1000), seal.Default)
+	packed := NewCompressor(seal.Default).Compress(nil, bytes.Repeat([]byte("hello"), 1000))
 	var hash remote.Hash
 	var memory *byte
 	for round := range 5 {

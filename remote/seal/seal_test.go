@@ -386,22 +386,22 @@ func TestPlainSizeIsTheExactInverse(t *testing.T) {
 
 func TestLevelsHaveNames(t *testing.T) {
 	var names []string
-	for _, l := range []seal.Level{0, seal.Fastest, seal.Default, seal.Better, seal.Max} {
+	for _, l := range []seal.Level{0, seal.Fastest, seal.Default, seal.Better, seal.Max, seal.Off} {
 		names = append(names, l.String())
 		got, err := seal.ParseLevel(l.String())
 		if want := max(l, 1); err != nil || (got != want && l != 0) {
 			t.Errorf("%v is parsed as %v, %v", l, got, err)
 		}
 	}
-	if d := cmp.Diff([]string{"default", "fastest", "default", "better", "max"}, names); d != "" {
+	if d := cmp.Diff([]string{"default", "fastest", "default", "better", "max", "off"}, names); d != "" {
 		t.Error(d)
 	}
-	if _, err := seal.ParseLevel("level 9"); err == nil || !strings.Contains(err.Error(), "fastest, default, better or max") {
+	if _, err := seal.ParseLevel("level 9"); err == nil || !strings.Contains(err.Error(), "fastest, default, better, max or off") {
 		t.Errorf("an unknown level: %v", err)
 	}
 	for l, want := range map[seal.Level]zstd.EncoderLevel{
 		-1: zstd.SpeedFastest, 0: zstd.SpeedDefault, seal.Fastest: zstd.SpeedFastest, seal.Default: zstd.SpeedDefault,
-		seal.Better: zstd.SpeedBetterCompression, seal.Max: zstd.SpeedBestCompression, 9: zstd.SpeedBestCompression,
+		seal.Better: zstd.SpeedBetterCompression, seal.Max: zstd.SpeedBestCompression, seal.Off: zstd.SpeedFastest, 9: zstd.SpeedBestCompression,
 	} {
 		if got := l.Encoder(); got != want {
 			t.Errorf("%v is zstd's %v, want %v", l, got, want)
