@@ -122,7 +122,7 @@ func (c *Chunks) frames(ctx context.Context, want []frame) ([][]byte, error) {
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("frame at %d of blob %q: %w", want[i].key.offset, want[i].ref.Key, context.Cause(ctx))
+			return nil, &BlobError{want[i].ref.Key, context.Cause(ctx)}
 		}
 		if f.err != nil {
 			return nil, f.err
@@ -225,19 +225,38 @@ func (c *Chunks) get(ctx context.Context, r *blob.Reader, group []frame) ([][]by
 		return nil, c.because(ctx, group[0], err)
 	}
 	if len(data) != len(group) {
-		return nil, fmt.Errorf("blob %q: asked for %d frames, got %d: %w", group[0].ref.Key, len(group), len(data), remote.ErrCorrupt)
+		return nil, &BlobError{group[0].ref.Key, fmt.Errorf("asked for %d frames, got %d: %w", len(group), len(data), remote.ErrCorrupt)}
 	}
 	return data, nil
 }
 
 // because names the blob, and the reason why ctx ended if that is the cause.
 func (c *Chunks) because(ctx context.Context, f frame, err error) error {
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = context.Cause(ctx)
+	case errors.Is(err, iofs.ErrNotExist):
+		err = ErrLost
 	}
-	err = lost(err)
-	return fmt.Errorf("read %d bytes from %d on of blob %q: %w", f.length, f.key.offset, f.ref.Key, err)
+	return &BlobError{f.ref.Key, err}
 }
+
+// BlobError says which blob of the store could not be read. Its text names the
+// blob once.
+type BlobError struct {
+	Key string
+	Err error
+}
+
+func (e *BlobError) Error() string {
+	if s := (*remote.StoreError)(nil); errors.As(e.Err, &s) && s.Key == e.Key {
+		return fmt.Sprintf("blob %q in %s: %v", e.Key, s.Where, s.Err)
+	}
+	return fmt.Sprintf("blob %q: %v", e.Key, e.Err)
+}
+
+// Unwrap leads errors.Is to the reason.
+func (e *BlobError) Unwrap() error { return e.Err }
 
 // lost makes the absence of an object an ErrLost and nothing else.
 func lost(err error) error {

@@ -26,7 +26,7 @@ func (t *Tree) ReadAt(ctx context.Context, n metastore.Node, p []byte, off int64
 		return 0, err
 	}
 	if off < 0 {
-		return 0, fmt.Errorf("read %q: offset %d is negative", n.Name, off)
+		return 0, fmt.Errorf("read %s: offset %d is negative", t.name(n), off)
 	}
 	if off >= n.Size {
 		return 0, io.EOF
@@ -39,7 +39,7 @@ func (t *Tree) ReadAt(ctx context.Context, n metastore.Node, p []byte, off int64
 	for done < len(p) {
 		end := min(done+readWindow, len(p))
 		if err := t.readWindow(ctx, n, p[done:end], off+int64(done)); err != nil {
-			return done, fmt.Errorf("read %q: %w", n.Name, err)
+			return done, fmt.Errorf("read %s: %w", t.name(n), err)
 		}
 		done = end
 	}
@@ -53,11 +53,11 @@ func (t *Tree) ReadAt(ctx context.Context, n metastore.Node, p []byte, off int64
 func (t *Tree) readable(n metastore.Node) error {
 	switch {
 	case n.Type == metastore.Directory:
-		return fmt.Errorf("%q: %w", n.Name, ErrIsDirectory)
+		return fmt.Errorf("%s: %w", t.name(n), ErrIsDirectory)
 	case n.Type != metastore.Regular:
-		return fmt.Errorf("%q: %w", n.Name, ErrNotRegular)
+		return fmt.Errorf("%s: %w", t.name(n), ErrNotRegular)
 	case n.State == metastore.StateUnreadable, n.Content == 0 && n.Size > 0:
-		return fmt.Errorf("%q: %w", n.Name, ErrNotCaptured)
+		return fmt.Errorf("%s: %w", t.name(n), ErrNotCaptured)
 	}
 	return nil
 }
@@ -136,7 +136,7 @@ func (t *Tree) chunk(x metastore.Extent, f frame, data []byte) ([]byte, error) {
 	if err == nil {
 		return chunk, nil
 	}
-	err = fmt.Errorf("blob %q, frame at %d: %w", f.ref.Key, f.key.offset, err)
+	err = &BlobError{f.ref.Key, fmt.Errorf("frame at %d: %w", f.key.offset, err)}
 	t.chunks.distrust(f, err)
 	return nil, err
 }
@@ -156,7 +156,7 @@ func (t *Tree) SeekHole(ctx context.Context, n metastore.Node, off int64) (int64
 
 func (t *Tree) seek(ctx context.Context, n metastore.Node, off int64, hole bool) (int64, error) {
 	if n.Type != metastore.Regular {
-		return 0, fmt.Errorf("%q: %w", n.Name, ErrNotRegular)
+		return 0, fmt.Errorf("%s: %w", t.name(n), ErrNotRegular)
 	}
 	if off < 0 || off >= n.Size {
 		return 0, io.EOF
@@ -179,7 +179,7 @@ func (t *Tree) seek(ctx context.Context, n metastore.Node, off int64, hole bool)
 			off = x.Offset + x.Length
 		}
 		if len(extents) == 0 {
-			return 0, fmt.Errorf("%q: the content list ends at byte %d of %d: %w", n.Name, off, n.Size, remote.ErrCorrupt)
+			return 0, fmt.Errorf("%s: the content list ends at byte %d of %d: %w", t.name(n), off, n.Size, remote.ErrCorrupt)
 		}
 	}
 	if hole {

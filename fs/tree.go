@@ -20,6 +20,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func (t *Tree) Lookup(ctx context.Context, dir uint64, name string) (metastore.N
 		}
 	}
 	if err == nil && Unknown(n) {
-		return metastore.Node{}, fmt.Errorf("%q: %w", name, ErrNotCaptured)
+		return metastore.Node{}, fmt.Errorf("%s: %w", t.name(n), ErrNotCaptured)
 	}
 	return n, err
 }
@@ -124,10 +125,28 @@ func (t *Tree) ReadDir(ctx context.Context, dir, cookie uint64, n int) ([]metast
 func (t *Tree) listable(ctx context.Context, dir uint64) error {
 	n, err := t.view.Node(ctx, dir)
 	if err == nil && n.Type == metastore.Directory && n.State == metastore.StateUnreadable {
-		return fmt.Errorf("directory %q: %w", n.Name, ErrNotCaptured)
+		return fmt.Errorf("directory %s: %w", t.name(n), ErrNotCaptured)
 	}
 	return nil
 }
+
+// name spells an entry for messages, by its path and its snapshot.
+func (t *Tree) name(n metastore.Node) string {
+	at := ""
+	for deep := 0; n.Parent != 0 && deep < maxDepth; deep++ {
+		at = "/" + n.Name + at
+		up, err := t.view.Node(context.Background(), n.Parent)
+		if err != nil {
+			at = "…" + at
+			break
+		}
+		n = up
+	}
+	return fmt.Sprintf("%q in snapshot %s", cmp.Or(at, "/"), t.view.Snapshot().ID)
+}
+
+// maxDepth bounds the way up in a view that leads in a circle.
+const maxDepth = 4096
 
 // Xattrs returns the extended attributes of an entry, sorted by name.
 func (t *Tree) Xattrs(ctx context.Context, ino uint64) ([]metastore.Xattr, error) {

@@ -121,7 +121,8 @@ func (f *fileSystem) node(cancel <-chan struct{}, ino uint64) (metastore.Node, u
 // placeAttr describes what is not in a snapshot: the folders above them, and
 // for a moment the "/" of one that nobody has entered yet. Loading a snapshot
 // may take minutes, so listing the folder of snapshots must not load them all;
-// its "/" shows the time of the snapshot until somebody looks inside.
+// its "/" shows the time of the snapshot, and no extended attributes, until
+// somebody looks inside.
 func (f *fileSystem) placeAttr(ino uint64) (attr fuse.Attr, valid time.Duration, ok bool) {
 	if f.tree != nil {
 		return fuse.Attr{}, 0, false
@@ -198,7 +199,8 @@ func answer(dest, value []byte) (uint32, fuse.Status) {
 }
 
 func (f *fileSystem) xattrsOf(cancel <-chan struct{}, ino uint64) ([]metastore.Xattr, error) {
-	if f.above(ino) {
+	// Like stat, ls -l asks for every snapshot that it lists.
+	if _, _, ok := f.placeAttr(ino); ok || f.above(ino) {
 		return nil, nil
 	}
 	r := f.begin(cancel)

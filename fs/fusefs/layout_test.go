@@ -222,7 +222,9 @@ func TestSnapshotsAppearAndDisappear(t *testing.T) {
 
 func TestASnapshotIsLoadedWhenSomebodyLooksInside(t *testing.T) {
 	w := fstest.New(t)
-	w.Snapshot("ann", "home", hello("1")...)
+	first := hello("1")
+	first[0] = first[0].Xattr("user.of", "the root")
+	w.Snapshot("ann", "home", first...)
 	w.Snapshot("ann", "home", hello("2")...)
 	m, counting := mountStore(t, w, Options{})
 	dumps := func() (n int) {
@@ -235,7 +237,18 @@ func TestASnapshotIsLoadedWhenSomebodyLooksInside(t *testing.T) {
 	}
 	describeTop := func() {
 		for _, id := range names(t, filepath.Join(m.Dir(), "snapshots")) {
-			if i, err := os.Stat(filepath.Join(m.Dir(), "snapshots", id)); err != nil || !i.IsDir() {
+			dir := filepath.Join(m.Dir(), "snapshots", id)
+			if i, err := os.Stat(dir); err != nil || !i.IsDir() {
+				t.Error(id, err)
+			}
+			if _, err := xattrsOf(dir); err != nil {
+				t.Error(id, err)
+			}
+			if _, err := unix.Lgetxattr(dir, "system.posix_acl_access", nil); !errors.Is(err, unix.ENODATA) {
+				t.Error(id, err)
+			}
+			var st unix.Statx_t
+			if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st); err != nil {
 				t.Error(id, err)
 			}
 		}
@@ -254,6 +267,9 @@ func TestASnapshotIsLoadedWhenSomebodyLooksInside(t *testing.T) {
 	}
 	if i, err := os.Stat(one); err != nil || i.Mode().Perm() != 0o711 || !i.ModTime().Equal(fstest.When.Time()) {
 		t.Errorf(`the "/" of the snapshot: %v %v %v`, i.Mode(), i.ModTime(), err)
+	}
+	if x, err := xattrsOf(one); err != nil || x != ` user.of="the root"` {
+		t.Errorf("its extended attributes: %s %v", x, err)
 	}
 }
 

@@ -22,9 +22,9 @@ import (
 // Errors of Mount.
 var (
 	// ErrMounted: the folder is a vaultik mount already.
-	ErrMounted = errors.New("already a vaultik mount; unmount it first")
+	ErrMounted = errors.New("already a vaultik mount")
 	// ErrDead: a vaultik mount whose process is gone or hangs lies there.
-	ErrDead = errors.New("a vaultik mount whose process is gone or hangs; remove it with: fusermount3 -uz or umount -l")
+	ErrDead = errors.New("a vaultik mount whose process is gone or hangs")
 	// ErrBusy: something still uses the mount.
 	ErrBusy = errors.New("in use")
 )
@@ -100,7 +100,7 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 		return nil, err
 	}
 	f.RawFileSystem = fuse.NewDefaultRawFileSystem()
-	f.timeout, f.warn = o.Timeout, onlyNews(o.Warn)
+	f.timeout, f.warn = o.Timeout, newNews(o.Warn).tell
 	f.owner = fuse.Owner{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())}
 	var raw fuse.RawFileSystem = f
 	if o.wrap != nil {
@@ -108,7 +108,7 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 	}
 	m := &Mount{dir: dir, fs: f}
 	if m.server, err = fuse.NewServer(raw, dir, mountOptions(o)); err != nil {
-		return nil, fmt.Errorf("mount on %q: %w", dir, err)
+		return nil, thisMachine().refused(dir, o, err)
 	}
 	m.work.Go(func() error { m.server.Serve(); return nil })
 	if err := m.server.WaitMount(); err != nil {

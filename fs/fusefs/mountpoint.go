@@ -14,9 +14,9 @@ import (
 
 // Mountpoint refuses what cannot or must not be mounted on, and returns the
 // place that dir leads to. It fails with io/fs.ErrNotExist, syscall.ENOTDIR,
-// ErrMounted or ErrDead, and does not hang where a vaultik mount does. A folder
-// that is not empty is fine, as for any mount: what is in it comes back
-// afterwards.
+// ErrMounted or ErrDead, with the place for these two, and does not hang where
+// a vaultik mount does. A folder that is not empty is fine, as for any mount:
+// what is in it comes back afterwards.
 func Mountpoint(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -33,9 +33,9 @@ func Mountpoint(dir string) (string, error) {
 		case err != nil:
 			return "", err
 		case kind == fsType && alive(dir):
-			return "", fmt.Errorf("%q: %w", dir, ErrMounted)
+			return dir, fmt.Errorf("%q: %w", dir, ErrMounted)
 		case kind == fsType:
-			return "", fmt.Errorf("%q: %w", dir, ErrDead)
+			return dir, fmt.Errorf("%q: %w", dir, ErrDead)
 		}
 		i, err := os.Lstat(dir)
 		if err != nil {

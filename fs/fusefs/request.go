@@ -107,23 +107,3 @@ func (f *fileSystem) status(err error) fuse.Status {
 	f.warn(err)
 	return fuse.EIO
 }
-
-// onlyNews passes on a warning unless it says what the last one said less than
-// ten seconds ago: the kernel repeats a failed read-ahead page by page.
-func onlyNews(warn func(error)) func(error) {
-	var mu sync.Mutex
-	var last string
-	var until time.Time
-	return func(err error) {
-		mu.Lock()
-		now, text := time.Now(), err.Error()
-		old := text == last && now.Before(until)
-		if !old {
-			last, until = text, now.Add(10*time.Second)
-		}
-		mu.Unlock()
-		if !old {
-			warn(err)
-		}
-	}
-}

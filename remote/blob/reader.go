@@ -74,13 +74,14 @@ func (r *Reader) Fetched() (requests, bytes int64) { return r.requests.Load(), r
 // and all requests run side by side, so the call takes one round trip if the
 // line is fast. The caller owns the frames and checks every chunk in them.
 //
-// It is all or nothing. Errors of the store come through as they are;
+// It is all or nothing. Errors do not name the blob, which the caller knows;
+// those of the store come through as they are;
 // seal.ErrNoIdentity means that the identities do not fit; remote.ErrCorrupt
 // that the blob, or what is known about it, is damaged.
 func (r *Reader) Frames(ctx context.Context, spans []Span) ([][]byte, error) {
 	for _, s := range spans {
 		if s.Length > maxFrame {
-			return nil, r.failed(fmt.Errorf("a frame of %d bytes, the limit is %d: %w", s.Length, maxFrame, remote.ErrCorrupt))
+			return nil, fmt.Errorf("a frame of %d bytes, the limit is %d: %w", s.Length, maxFrame, remote.ErrCorrupt)
 		}
 	}
 	frames := make([][]byte, len(spans))
@@ -93,7 +94,7 @@ func (r *Reader) Frames(ctx context.Context, spans []Span) ([][]byte, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, r.failed(err)
+		return nil, err
 	}
 	return frames, nil
 }
@@ -103,14 +104,6 @@ func (r *Reader) Frames(ctx context.Context, spans []Span) ([][]byte, error) {
 // key holder without any metadata finds the chunks; the table itself is only
 // as good as whoever encrypted it, so check the blob's hash or signature too.
 func (r *Reader) TOC(ctx context.Context) ([]Chunk, error) {
-	chunks, err := r.toc(ctx)
-	if err != nil {
-		return nil, r.failed(err)
-	}
-	return chunks, nil
-}
-
-func (r *Reader) toc(ctx context.Context) ([]Chunk, error) {
 	const guess = seal.PieceSize // the last full piece holds 1,800 chunks
 	tail := Span{max(0, r.plain-guess), min(r.plain, guess)}
 	head := Span{0, int64(len(headerFrame))}
@@ -231,6 +224,3 @@ func (r *Reader) unlock(head *region) (*opened, error) {
 	}
 	return object, nil
 }
-
-// failed names the blob in an error.
-func (r *Reader) failed(err error) error { return fmt.Errorf("read blob %q: %w", r.ref.Key, err) }
