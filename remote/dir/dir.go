@@ -70,9 +70,9 @@ func Open(folder string) (*Store, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("open store in folder %q: %w (is its disk mounted? otherwise create the folder): %w", folder, remote.ErrNoStore, err)
+		return nil, fmt.Errorf("open store in folder %q: %w (is its disk mounted? otherwise create the folder): %w", folder, remote.ErrNoStore, reason(err))
 	case err != nil:
-		return nil, fmt.Errorf("open store in folder %q: %w", folder, mapError(err))
+		return nil, fmt.Errorf("open store in folder %q: %w", folder, explain(err))
 	}
 	return &Store{root: root, now: time.Now, publish: publish}, nil
 }
@@ -92,7 +92,7 @@ func Create(folder string) (*Store, error) {
 		parents = append(parents, filepath.Dir(f))
 	}
 	if err := os.MkdirAll(folder, folderMode); err != nil {
-		return nil, fmt.Errorf("create store folder %q: %w", folder, mapError(err))
+		return nil, fmt.Errorf("create store folder %q: %w", folder, explain(err))
 	}
 	for _, parent := range parents {
 		f, err := os.Open(parent)
@@ -100,7 +100,7 @@ func Create(folder string) (*Store, error) {
 			err = syncAndClose(f)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("create store folder %q: %w", folder, mapError(err))
+			return nil, fmt.Errorf("create store folder %q: %w", folder, explain(err))
 		}
 	}
 	return Open(folder)
@@ -111,32 +111,32 @@ func (s *Store) Close() error { return s.root.Close() }
 
 // Get implements remote.Store.
 func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	f, size, err := s.open(ctx, "get", key)
+	f, size, err := s.open(ctx, key)
 	if err != nil {
-		return nil, err
+		return nil, s.failed("get", key, err)
 	}
 	if n < 0 {
 		n = size - off
 	}
 	if off < 0 || n < 0 || off > size || n > size-off {
 		_ = f.Close() // nothing was written
-		return nil, fmt.Errorf("get %d bytes from %d on of %q, which has %d: %w", n, off, key, size, remote.ErrCorrupt)
+		return nil, s.failed("get", key, fmt.Errorf("it has %d bytes, asked for %d from %d on: %w", size, n, off, remote.ErrCorrupt))
 	}
-	return &reader{ctx: ctx, key: key, file: f, body: io.NewSectionReader(f, off, n), left: n}, nil
+	return &reader{ctx: ctx, store: s, key: key, file: f, body: io.NewSectionReader(f, off, n), left: n}, nil
 }
 
 // Stat implements remote.Store. A file system records no sums, so SHA256 is
 // zero.
 func (s *Store) Stat(ctx context.Context, key string) (remote.Info, error) {
-	if err := checkCall(ctx, "stat", key); err != nil {
-		return remote.Info{}, err
+	if err := checkCall(ctx, key); err != nil {
+		return remote.Info{}, s.failed("stat", key, err)
 	}
 	fi, err := s.root.Stat(key)
 	if err == nil && !fi.Mode().IsRegular() {
 		err = fs.ErrNotExist
 	}
 	if err != nil {
-		return remote.Info{}, fmt.Errorf("stat %q: %w", key, lookupError(err))
+		return remote.Info{}, s.failed("stat", key, lookupError(err))
 	}
 	return remote.Info{Key: key, Size: fi.Size(), Modified: fi.ModTime()}, nil
 }
@@ -144,8 +144,8 @@ func (s *Store) Stat(ctx context.Context, key string) (remote.Info, error) {
 // Delete implements remote.Store. It also removes the folders above the
 // object that it leaves empty, and syncs the folder that remains.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	if err := checkCall(ctx, "delete", key); err != nil {
-		return err
+	if err := checkCall(ctx, key); err != nil {
+		return s.failed("delete", key, err)
 	}
 	fi, err := s.root.Lstat(key)
 	if err == nil && fi.IsDir() {
@@ -157,26 +157,26 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err = lookupError(err); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("delete %q: %w", key, err)
+		return s.failed("delete", key, err)
 	}
 	folder := path.Dir(key)
 	for folder != "." && s.root.Remove(folder) == nil { // fails as soon as one is not empty
 		folder = path.Dir(folder)
 	}
 	if err := s.syncFolder(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete %q: %w", key, err)
+		return s.failed("delete", key, err)
 	}
 	return nil
 }
 
-func (s *Store) open(ctx context.Context, verb, key string) (*os.File, int64, error) {
-	if err := checkCall(ctx, verb, key); err != nil {
+func (s *Store) open(ctx context.Context, key string) (*os.File, int64, error) {
+	if err := checkCall(ctx, key); err != nil {
 		return nil, 0, err
 	}
 	// Without O_NONBLOCK a FIFO that somebody planted would block for ever.
 	f, err := s.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, 0, fmt.Errorf("%s %q: %w", verb, key, lookupError(err))
+		return nil, 0, lookupError(err)
 	}
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
@@ -184,7 +184,7 @@ func (s *Store) open(ctx context.Context, verb, key string) (*os.File, int64, er
 	}
 	if err != nil {
 		_ = f.Close() // nothing was written
-		return nil, 0, fmt.Errorf("%s %q: %w", verb, key, err)
+		return nil, 0, err
 	}
 	return f, fi.Size(), nil
 }
@@ -207,55 +207,41 @@ func syncAndClose(f *os.File) error {
 
 // checkCall refuses keys that are no plain relative path or that name a
 // temporary file. os.Root refuses the same escapes once more.
-func checkCall(ctx context.Context, verb, key string) error {
+func checkCall(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s %q: %w", verb, key, err)
+		return err
 	}
 	if key == "." || !fs.ValidPath(key) || strings.ContainsRune(key, 0) {
-		return fmt.Errorf("%s %q: a key is a path of names with one \"/\" between two of them, none of them \".\" or \"..\"", verb, key)
+		return errors.New("a key is a path of names with one \"/\" between two of them, none of them \".\" or \"..\"")
 	}
 	for name := range strings.SplitSeq(key, "/") {
 		if strings.HasPrefix(name, tempPrefix) {
-			return fmt.Errorf("%s %q: names that begin with %q are reserved", verb, key, tempPrefix)
+			return fmt.Errorf("names that begin with %q are reserved", tempPrefix)
 		}
 	}
 	return nil
 }
 
-// mapError turns the system's errors into those of package remote.
-func mapError(err error) error {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("%w: %w", remote.ErrDenied, err)
-	}
-	return err
-}
-
-// lookupError is mapError for calls that look for an existing object: where a
-// part of the key is an object itself, or no file can have such a name, there
-// is none.
-func lookupError(err error) error {
-	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
-		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
-	}
-	return mapError(err)
-}
-
 type reader struct {
-	ctx  context.Context
-	key  string
-	file *os.File
-	body *io.SectionReader
-	left int64
+	ctx   context.Context
+	store *Store
+	key   string
+	file  *os.File
+	body  *io.SectionReader
+	left  int64
 }
 
 func (r *reader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
-		return 0, fmt.Errorf("read %q: %w", r.key, err)
+		return 0, r.store.failed("read", r.key, err)
 	}
 	n, err := r.body.Read(p)
 	r.left -= int64(n)
-	if err == io.EOF && r.left > 0 {
-		err = fmt.Errorf("read %q: the file became shorter, %d bytes are missing: %w", r.key, r.left, remote.ErrCorrupt)
+	switch {
+	case err == io.EOF && r.left > 0:
+		err = r.store.failed("read", r.key, fmt.Errorf("the file became shorter, %d bytes are missing: %w", r.left, remote.ErrCorrupt))
+	case err != nil && err != io.EOF:
+		err = r.store.failed("read", r.key, err)
 	}
 	return n, err
 }

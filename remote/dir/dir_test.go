@@ -176,8 +176,10 @@ func TestWhatTheUserMayNotDoIsDenied(t *testing.T) {
 	if _, err := s.Get(t.Context(), "ann/a", 0, -1); !errors.Is(err, remote.ErrDenied) {
 		t.Errorf("get: %v, want %v", err, remote.ErrDenied)
 	}
-	if _, err := storetest.Keys(t.Context(), s, ""); !errors.Is(err, remote.ErrDenied) {
-		t.Errorf("list: %v, want %v", err, remote.ErrDenied)
+	_, err := storetest.Keys(t.Context(), s, "ann/")
+	want := `list "ann/" in the folder ` + folder + ": not allowed by the store: permission denied; this user needs the right to read and write below the folder"
+	if !errors.Is(err, remote.ErrDenied) || err.Error() != want {
+		t.Errorf("list: %v, want %s", err, want)
 	}
 }
 

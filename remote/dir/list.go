@@ -3,7 +3,6 @@ package dir
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"path"
@@ -28,7 +27,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[remote.Info, 
 			err = s.walk(ctx, folder, prefix, yield)
 		}
 		if err != nil && !errors.Is(err, errStop) {
-			yield(remote.Info{}, fmt.Errorf("list %q: %w", prefix, mapError(err)))
+			yield(remote.Info{}, s.failed("list", prefix, err))
 		}
 	}
 }
@@ -102,14 +101,14 @@ var _ remote.FolderLister = (*Store)(nil)
 // empty is named too.
 func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("list the folders in %q: %w", prefix, err)
+		return nil, s.failed("list the folders in", prefix, err)
 	}
 	folder := path.Clean(prefix)
 	entries, err := s.readDir(folder)
 	if err = lookupError(err); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("list the folders in %q: %w", prefix, mapError(err))
+		return nil, s.failed("list the folders in", prefix, err)
 	}
 	var names []string
 	for _, e := range entries {

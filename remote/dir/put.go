@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -23,8 +22,8 @@ const putTries = 5
 // Put implements remote.Store. The order matters: the object's bytes are on
 // the disk before its name is, and the name is before Put returns.
 func (s *Store) Put(ctx context.Context, key string, body []byte) error {
-	if err := checkCall(ctx, "put", key); err != nil {
-		return err
+	if err := checkCall(ctx, key); err != nil {
+		return s.failed("put", key, err)
 	}
 	folder, name := path.Split(key)
 	folder = path.Clean(folder) // "." for the store's own
@@ -34,10 +33,7 @@ func (s *Store) Put(ctx context.Context, key string, body []byte) error {
 			break
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("put %q: %w", key, mapError(err))
-	}
-	return nil
+	return s.failed("put", key, err)
 }
 
 func (s *Store) put(ctx context.Context, folder, name string, body []byte) (err error) {

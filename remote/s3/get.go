@@ -20,7 +20,7 @@ import (
 // brought nothing.
 func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
 	past := func(size int64) error {
-		return fmt.Errorf("get %d bytes from %d on of %q in %s, which has %d: %w", n, off, key, s.opts.URL(), size, remote.ErrCorrupt)
+		return s.wrap(ctx, "get", key, fmt.Errorf("it has %d bytes, asked for %d from %d on: %w", size, n, off, remote.ErrCorrupt))
 	}
 	if off < 0 || n == 0 {
 		info, err := s.Stat(ctx, key)

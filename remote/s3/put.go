@@ -127,6 +127,9 @@ var errUnseen = errors.New("the object there could not be compared with what was
 // remote.ErrExists if it holds another or if nobody can say.
 func (s *Store) compare(ctx context.Context, key string, size int64, sum remote.Hash) error {
 	unseen := func(err error) error {
+		if e := (*remote.StoreError)(nil); errors.As(err, &e) {
+			err = e.Err // the caller names the object
+		}
 		return fmt.Errorf("%w: an earlier attempt of this upload may have made it, but %w: %w", remote.ErrExists, errUnseen, err)
 	}
 	info, err := s.Stat(ctx, key)

@@ -149,14 +149,12 @@ func (s *Store) wrap(ctx context.Context, verb, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	what := verb + " " + s.opts.URL()
-	if key != "" {
-		what = fmt.Sprintf("%s %q in %s", verb, key, s.opts.URL())
-	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", what, ctx.Err())
+		err = ctx.Err()
+	} else {
+		err = s.explain(err)
 	}
-	return fmt.Errorf("%s: %w", what, s.explain(err))
+	return &remote.StoreError{Op: verb, Key: key, Where: s.opts.URL(), Err: err}
 }
 
 func (s *Store) explain(err error) error {
@@ -190,6 +188,8 @@ func (s *Store) explain(err error) error {
 		return fmt.Errorf("%w: this machine's clock is wrong, set it: %w", remote.ErrDenied, detail)
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken":
 		return fmt.Errorf("%w: the service does not accept the credentials, check them: %w", remote.ErrDenied, detail)
+	case "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded":
+		return fmt.Errorf("the store is full, make room there or raise its quota: %w", detail)
 	case "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody":
 		return fmt.Errorf("%w: the service received other bytes than were sent: %w", remote.ErrCorrupt, detail)
 	}
@@ -197,7 +197,9 @@ func (s *Store) explain(err error) error {
 	case http.StatusPreconditionFailed:
 		return fmt.Errorf("%w: %w", remote.ErrExists, detail)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w: %w", remote.ErrDenied, detail)
+		return fmt.Errorf("%w: the credentials' policy has to permit it: %w", remote.ErrDenied, detail)
+	case http.StatusInsufficientStorage:
+		return fmt.Errorf("the store is full, make room there or raise its quota: %w", detail)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", fs.ErrNotExist, detail)
 	}
