@@ -8,28 +8,29 @@
 # WRITER a folder of the store   SEQ    number of the run   DEST  a new folder
 #
 # Everything is verified on the way: root key > signer > manifest > dump and
-# blobs. Needs room for one blob and for the content twice. As root it also
-# restores owners, devices and security attributes.
+# blobs. Needs room for the content twice: in DEST, and with one blob in TMPDIR
+# (/tmp). As root it also restores owners, devices and security attributes.
 set -eu
 export LC_ALL=C
 [ $# = 5 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-kit=$1 store=$2 writer=$3 seq=$4 dest=$5
-meta=$store/$writer/metadata
-die() { echo "recover.sh: $*" >&2; exit 1; }
+kit=$1 store=${2%/} writer=${3%/} seq=$4 dest=$5
 say() { echo "recover.sh: $*" >&2; }
-tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM && umask 077
+die() { say "$*"; exit 1; }
+umask 077 && tmp=$(mktemp -d) && tmp=$(cd "$tmp" && pwd)
+trap 'rm -rf "$tmp"; rmdir "${new-}" 2>/dev/null || :' EXIT && trap 'exit 130' INT TERM
+mkdir "$dest" || die "DEST has to be a new folder in one that exists"
+new=$(cd "$dest" && pwd) # which goes again if nothing is restored
+echo x | age -e -i "$kit" 2>/dev/null | age -d -i "$kit" >/dev/null 2>&1 || die "age cannot use the identity in $kit (AGE-SECRET-KEY-PQ- needs age 1.3)"
 
 # A key of which only the kit says that it is trusted.
 root=$(sed -n 's/^#.*[^A-Za-z0-9+/]\(RW[A-Za-z0-9+/]\{54\}\)$/\1/p' "$kit" | head -n 1)
 [ -n "$root" ] || die "$kit names no root key"
-if [ "$seq" = latest ]; then
-	seq=$(find "$meta" -name manifest.json.zst | sed 's|.*/\([0-9]*\)/[^/]*$|\1|' | sort | tail -n 1)
-	[ -n "$seq" ] || die "no snapshot in $meta"
-	say "the newest snapshot there is run $seq; whether newer ones were removed cannot be told from here"
-fi
-run=$(echo "$seq" | sed 's/^0*//') seq=$(echo "$seq" | awk '{ printf "%010d", $1 }')
-meta=$meta/$seq
+runs=$(find "$store/$writer/metadata" -name manifest.json.zst | sed 's|.*/0*\([0-9]*\)/[^/]*$|\1|' | sort -n)
+[ -n "$runs" ] || die "no snapshot of $writer in $store"
+[ "$seq" != latest ] || { seq=$(echo "$runs" | tail -n 1); say "the newest snapshot there is run $seq; whether newer ones were removed cannot be told from here"; }
+run=$(echo "$seq" | sed 's/^0*//')
+echo "$runs" | grep -qxF -e "$run" || die "no run $seq of $writer in $store; the last ones are $(echo "$runs" | tail -n 9 | paste -sd' ' -)"
+meta=$store/$writer/metadata/$(printf %010d "$run")
 
 # The signer that the root key certified for this run: the one with the
 # greatest "from" that is not above it, the newest of equals.
@@ -41,8 +42,7 @@ for n in $(find "$store/$writer/signers" -name '*.pub' | sed -n 's|.*/\([0-9]*\)
 	if [ "$from" -ge "$best" ] && [ "$from" -le "$run" ]; then signer=$pub best=$from; fi
 done
 [ -n "$signer" ] || die "no signer of $writer is certified by the root key for run $seq"
-minisign -VHq -p "$signer" -m "$meta/manifest.json.zst" -x "$meta/manifest.json.zst.minisig" ||
-	die "the manifest's signature is wrong"
+minisign -VHq -p "$signer" -m "$meta/manifest.json.zst" -x "$meta/manifest.json.zst.minisig" || die "the manifest's signature is wrong"
 zstd -dqc "$meta/manifest.json.zst" >"$tmp/manifest"
 case $(cat "$tmp/manifest") in
 '{"format":1,"requires":[],"type":"manifest","writer":"'"$writer"'","seq":'"$run"',"'*) ;;
@@ -56,7 +56,7 @@ sed -n 's/.*"dumps":\[\([^]]*\)\].*/\1/p' "$tmp/manifest" | sed 's/},{/\n/g' |
 while read -r n hash; do
 	part=$store/$writer/metadata/$(printf %010d "$n")/$hash.db.zst.age
 	echo "$hash  $part" | sha256sum -c --quiet - || die "damaged: $part"
-	age -d -i "$kit" "$part" >"$tmp/part.zst" || die "cannot decrypt $part (an AGE-SECRET-KEY-PQ identity needs age 1.3)"
+	age -d -i "$kit" "$part" >"$tmp/part.zst" || die "cannot decrypt $part"
 	zstd -dqc --memory=32MB "$tmp/part.zst" >>"$tmp/dump.sql" || die "cannot decompress $part"
 done <"$tmp/parts"
 sqlite3 -safe -bail "$tmp/db" <"$tmp/dump.sql" || die "cannot load the dump"
@@ -68,7 +68,7 @@ rows=$(for t in volumes paths files xattrs contents file_chunks chunks blobs blo
 done | paste -sd, -)
 grep -qF "\"rows\":{$rows}" "$tmp/manifest" || die "the dump has not the signed number of rows"
 say "snapshot $(ask "SELECT id FROM snapshots"): $(ask "SELECT count(*) FROM files") entries"
-mkdir "$dest" "$tmp/content"
+mkdir "$tmp/content"
 
 # Contents, in the order of the blobs: each blob is read once, each frame
 # decompressed once. Files of the content are made sparse, then filled.
@@ -147,4 +147,4 @@ tac "$tmp/files" | while read -r _ type full mode uid gid mtime _ _ _ _ _ _ xatt
 	touch -h -d "@$mtime" "$path"
 done
 if [ -s "$tmp/lost" ]; then die "some content is lost, see above"; fi
-say "restored below $dest"
+new='' && say "restored below $dest"

@@ -56,14 +56,21 @@ func currentAge(t *testing.T) string {
 	return dir
 }
 
-// recover.sh believes nothing that is not signed.
-func TestRecoverRefusesWhatIsNotSigned(t *testing.T) {
-	store := filepath.Join(t.TempDir(), "store")
-	m := newMachine(t, "file://"+store)
-	src := filepath.Join(m.dir, "source")
+// withOneFile is a machine that has backed up a folder with one file in it.
+func withOneFile(t *testing.T) (m *machine, store, src string) {
+	t.Helper()
+	store = filepath.Join(t.TempDir(), "store")
+	m = newMachine(t, "file://"+store)
+	src = filepath.Join(m.dir, "source")
 	write(t, filepath.Join(src, "file"), "content")
 	m.init("--x25519", src)
 	m.backup()
+	return m, store, src
+}
+
+// recover.sh believes nothing that is not signed.
+func TestRecoverRefusesWhatIsNotSigned(t *testing.T) {
+	m, store, _ := withOneFile(t)
 	for _, c := range []struct{ name, pattern, says string }{
 		{"manifest", "tester/metadata/*/manifest.json.zst", "signature is wrong"},
 		{"signature", "tester/metadata/*/manifest.json.zst.minisig", "signature is wrong"},
@@ -82,6 +89,55 @@ func TestRecoverRefusesWhatIsNotSigned(t *testing.T) {
 				t.Errorf("with a damaged %s: %v\n%s", c.name, err, out)
 			}
 		})
+	}
+}
+
+// What is wrong with how recover.sh was called shows before it does anything,
+// and leaves nothing behind.
+func TestRecoverNoticesAMistakeAtOnce(t *testing.T) {
+	m, store, src := withOneFile(t)
+	m.backup()
+	there := t.TempDir()
+	// An age that knows no identity of its time, as Debian's is to a hybrid one.
+	old := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(old, "age"), []byte("#!/bin/sh\nexit 1\n"), 0o755))
+	temp := t.TempDir()
+	for _, c := range []struct {
+		name, writer, run, dest, path, says string
+	}{
+		{"a DEST that is there", "tester", "1", there, "", "DEST has to be a new folder"},
+		{"a DEST in no folder", "tester", "1", filepath.Join(there, "no", "x"), "", "DEST has to be a new folder"},
+		{"no such run", "tester", "7", filepath.Join(there, "x"), "", "no run 7 of tester in " + store + "; the last ones are 1 2\n"},
+		{"no number", "tester", "newest", filepath.Join(there, "x"), "", "no run newest of tester"},
+		{"no such writer", "nobody", "latest", filepath.Join(there, "x"), "", "no snapshot of nobody"},
+		{"an old age", "tester", "1", filepath.Join(there, "x"), old + ":", "age cannot use the identity in " + m.kit()},
+	} {
+		cmd := exec.Command("sh", "../docs/recover.sh", m.kit(), store, c.writer, c.run, c.dest)
+		cmd.Env = append(os.Environ(), "PATH="+c.path+os.Getenv("PATH"), "TMPDIR="+temp)
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s: %v\n%s", c.name, err, out)
+		}
+	}
+	for _, dir := range []string{there, temp} {
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	}
+	// A shell completes folders with a slash; TMPDIR may be relative.
+	script, err := filepath.Abs("../docs/recover.sh")
+	must(t, err)
+	cmd := exec.Command("sh", script, m.kit(), store+"/", "tester/", "0000000002", "x")
+	cmd.Dir = there
+	must(t, os.Mkdir(filepath.Join(there, "temp"), 0o755))
+	cmd.Env = append(os.Environ(), "TMPDIR=temp")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got, err := os.ReadFile(filepath.Join(there, "x", src, "file")); err != nil || string(got) != "content" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(there, "temp")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
