@@ -37,20 +37,31 @@ func newApp() *app {
 func (a *app) run(ctx context.Context, args []string) int {
 	a.ui = &ui{stdout: a.stdout, stderr: a.stderr}
 	c := a.cli()
-	err := c.RunContext(ctx, arrange(args, c.Flags, c.Commands))
+	args, unknown := arrange(args, c.Flags, c.Commands)
+	err := c.RunContext(ctx, args)
 	a.ui.done()
 	if err == nil {
 		return 0
 	}
-	if ctx.Err() != nil {
+	if unknown != nil {
+		err = unknown // cli has only one dash for it
+	}
+	var e *exitError
+	told := errors.As(err, &e) && e.err == nil // the person knows what was wrong
+	switch interrupted := ctx.Err() != nil; {
+	case told && (!interrupted || e.code == exitCode(errInterrupted)):
+		return e.code
+	case interrupted && (told || errors.Is(err, context.Canceled)):
+		err = errInterrupted // what was going on in detail is of no interest
+	case interrupted:
 		err = fmt.Errorf("%w: %w", errInterrupted, err)
 	}
 	code := exitCode(err)
-	if e := (*exitError)(nil); errors.As(err, &e) && ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+		a.ui.endLine()
+	case e != nil:
 		code = e.code
-		if e.err == nil {
-			return code
-		}
 	}
 	a.ui.fail(err, code)
 	return code

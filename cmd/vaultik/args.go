@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,10 +13,11 @@ import (
 // urfave/cli, as the standard library, reads options only up to the first
 // word. Options of the program may stand anywhere, too. What follows "--" are
 // words, as are lone dashes. An option nobody knows stays with its command,
-// which then complains.
-func arrange(args []string, global []cli.Flag, commands []*cli.Command) []string {
+// which then complains; unknown says so better. A second name of an option
+// becomes the first, because urfave/cli refuses to add both up.
+func arrange(args []string, global []cli.Flag, commands []*cli.Command) (out []string, unknown error) {
 	if len(args) == 0 {
-		return nil
+		return nil, nil
 	}
 	var path, words, programs, own []string
 	var flags []cli.Flag
@@ -38,7 +40,7 @@ func arrange(args []string, global []cli.Flag, commands []*cli.Command) []string
 			words = append(words, arg)
 			continue
 		}
-		name, _, attached := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		name, value, attached := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		to := &own
 		f := find(flags, name)
 		if f == nil {
@@ -46,20 +48,41 @@ func arrange(args []string, global []cli.Flag, commands []*cli.Command) []string
 				to = &programs
 			}
 		}
+		switch {
+		case f != nil && name != f.Names()[0]:
+			arg = "--" + f.Names()[0]
+			if attached {
+				arg += "=" + value
+			}
+		case f == nil && unknown == nil && !slices.Contains(cli.HelpFlag.Names(), name):
+			unknown = unknownOption(name, strings.Join(slices.Concat([]string{"vaultik"}, path), " "), slices.Concat(flags, global))
+		}
 		*to = append(*to, arg)
 		if f != nil && !attached && takesValue(f) && len(rest) > 0 {
 			*to = append(*to, rest[0])
 			rest = rest[1:]
 		}
 	}
-	out := slices.Concat(args[:1], programs, path, own)
+	out = slices.Concat(args[:1], programs, path, own)
 	if len(words) > 0 {
 		if len(path) > 0 {
 			out = append(out, "--")
 		}
 		out = append(out, words...)
 	}
-	return out
+	return out, unknown
+}
+
+// unknownOption says what was perhaps meant by an option of command.
+func unknownOption(name, command string, flags []cli.Flag) error {
+	var names []string
+	for _, f := range flags {
+		names = append(names, f.Names()[0])
+	}
+	if near := nearest(name, names); near != "" {
+		return fmt.Errorf("no option --%s; did you mean --%s? \"%s --help\" lists them all", name, near, command)
+	}
+	return fmt.Errorf("no option --%s; \"%s --help\" lists them", name, command)
 }
 
 func named(commands []*cli.Command, name string) *cli.Command {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,9 +57,31 @@ func (a *app) inBackground(ctx context.Context) error {
 	return fmt.Errorf("in the background: %w", err)
 }
 
-// detach lets go of the terminal, the session and the working folder, then
-// tells the one in the foreground.
-func detach() error {
+// inherited are the files beyond the first three and the one to report to that
+// whoever started this program had open: whatever Go opens is marked to be
+// closed on exec. It is asked for before anything else may open files.
+func inherited() ([]int, error) {
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	for _, n := range names {
+		fd, err := strconv.Atoi(n.Name())
+		if err != nil || fd <= readyFD {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds, nil
+}
+
+// detach lets go of the terminal, the session, the working folder and the
+// caller's files, then tells the one in the foreground. Standard error becomes
+// the log, if there is one.
+func detach(log *mountLog, callers []int) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -68,6 +91,14 @@ func detach() error {
 		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
 			return fmt.Errorf("let go of the terminal: %w", err)
 		}
+	}
+	if log != nil {
+		if err := log.becomeStderr(); err != nil {
+			return fmt.Errorf("let go of the terminal: %w", err)
+		}
+	}
+	for _, fd := range callers {
+		_ = unix.Close(fd) // one that an identity from /dev/fd closed already
 	}
 	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) { // EPERM: leads a group already
 		return fmt.Errorf("leave the session: %w", err)

@@ -41,7 +41,7 @@ func (a *app) backup(c *cli.Context) (err error) {
 	for _, set := range w.sets {
 		err := a.backupSet(c, w, set)
 		if err != nil && c.Context.Err() != nil {
-			return fmt.Errorf("set %s was not finished; what was uploaded is kept, and the next run goes on from there: %w", set.Name, err)
+			return fmt.Errorf("set %s was not finished; what was uploaded is kept, and the next run goes on from there", set.Name)
 		}
 		code := exitCode(err)
 		if err != nil && !errors.Is(err, errIncomplete) {

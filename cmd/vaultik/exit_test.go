@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -66,5 +67,24 @@ func TestInterruptedIs130(t *testing.T) {
 	cancel()
 	if code := b.run(ctx, []string{"vaultik", "init", "--store", b.store(), b.dir + "/source"}); code != 130 {
 		t.Errorf("exit code %d, want 130\n%s", code, b.err.String())
+	}
+	if got := b.err.String(); strings.Contains(got, context.Canceled.Error()) {
+		t.Errorf("it tells of its insides: %s", got)
+	}
+}
+
+// An interrupted backup says what is with it, and nothing of what was going on.
+func TestAnInterruptedBackupSaysThatNothingIsLost(t *testing.T) {
+	b := newBench(t)
+	if code := b.vaultik("init", "--store", b.store(), "--kit", b.dir+"/kit.txt", b.dir+"/source"); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, b.err.String())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.now = func() time.Time { cancel(); return time.Unix(1_800_000_000, 0) } // asked for when the run starts
+	b.err.Reset()
+	code := b.run(ctx, []string{"vaultik", "backup"})
+	want := "vaultik: error: interrupted: set default was not finished; what was uploaded is kept, and the next run goes on from there\n"
+	if code != 130 || b.err.String() != want {
+		t.Errorf("exit code %d, %q", code, b.err.String())
 	}
 }

@@ -5,7 +5,8 @@
 // opens the store and the local files by hand, calls the packages that do the
 // work, and turns their errors into messages and exit codes. Each verb is a
 // file of its own. Results go to standard output, everything about the run
-// (problems, progress, notes) to standard error; only main exits.
+// (problems, progress, notes) to standard error, except that with --json a
+// path's problem and the progress are results too; only main exits.
 package main
 
 import (

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -24,9 +22,12 @@ func (a *app) mountCommand() *cli.Command {
 		OnUsageError: usageError,
 		Description: "Without SNAPSHOT, DIR shows snapshots/ID/, sets/SET/TIME/ and latest links; with one,\n" +
 			"that snapshot's tree, which begins at /. Restore with cp -a or rsync -aHAX.\n" + snapshotNames + "\n\n" +
-			"Stays until it is interrupted or unmounted (fusermount3 -u DIR, umount DIR).",
+			"Stays until it is interrupted or unmounted (fusermount3 -u DIR, umount DIR). In the background\n" +
+			"it writes what goes wrong to " + mountLogFile + " in the state folder (at most 1 MiB, and as much in\n" +
+			mountLogFile + ".old).",
 		Flags: readingFlags(
 			&cli.BoolFlag{Name: "background", Usage: "return once the mount is ready, and stay in the background"},
+			&cli.BoolFlag{Name: "nonempty", Usage: "mount on a folder that is not empty, and hide what is in it as long"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users in, as far as the files' owners and modes do"}),
 		Action: func(c *cli.Context) error {
 			if err := words(c, 1, 2); err != nil {
@@ -48,13 +49,18 @@ func (a *app) mount(c *cli.Context) (err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	if a.env(readyVariable) != "" {
+	background := a.env(readyVariable) != ""
+	var callers []int
+	if background {
 		// Else what identity_command leaves behind could hold it open, and
 		// keep the one in the foreground waiting.
 		unix.CloseOnExec(readyFD)
+		if callers, err = inherited(); err != nil {
+			return err
+		}
 	}
 	// First what costs nothing: a mistyped folder should not wait for a store.
-	if dir, err = checkFolder(dir); err != nil {
+	if dir, err = a.checkFolder(c, dir); err != nil {
 		return err
 	}
 	r, err := a.open(c, true)
@@ -65,15 +71,26 @@ func (a *app) mount(c *cli.Context) (err error) {
 	if err := r.keepApart(dir); err != nil {
 		return err
 	}
+	if err := checkEmpty(dir); err != nil && !c.Bool("nonempty") {
+		return err
+	}
+	later, log := a.ui, (*mountLog)(nil) // who says what goes wrong while it is mounted
+	if background {
+		if log, err = openMountLog(r.where.state, dir, a.now); err != nil {
+			a.ui.warn("what goes wrong later cannot be logged: %v", err)
+		} else {
+			later = &ui{stdout: io.Discard, stderr: log}
+		}
+	}
 	catalog, err := a.catalog(c.Context, r)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, catalog.Close()) }()
 
-	o := fusefs.Options{AllowOther: c.Bool("allow-other"), Warn: func(err error) { a.ui.warn("%v", err) }}
+	o := fusefs.Options{AllowOther: c.Bool("allow-other"), Warn: func(err error) { later.warn("%v", err) }}
 	var m *fusefs.Mount
-	what := r.url.String()
+	what, id := r.url.String(), ""
 	if snapshot == "" {
 		if err := r.id.check(catalog.Snapshots()...); err != nil {
 			return err
@@ -87,27 +104,48 @@ func (a *app) mount(c *cli.Context) (err error) {
 		if err := r.id.check(s); err != nil {
 			return err
 		}
-		a.ui.progress("loading the metadata of %s", s.ID)
+		a.ui.progress("", "loading the metadata of %s", s.ID)
 		var tree *fs.Tree
 		if tree, err = catalog.OpenSnapshot(c.Context, s); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, tree.Close()) }()
-		what = s.ID
+		what, id = s.ID, s.ID
 		m, err = fusefs.MountTree(dir, tree, o)
 	}
 	if err != nil {
 		return err
 	}
-	a.ui.say("%s is mounted on %s", what, quote(m.Dir()))
-	if a.env(readyVariable) != "" {
-		if err := detach(); err != nil {
+	a.mounted(m, what, id, r.url.String(), log)
+	if background {
+		if err := detach(log, callers); err != nil {
 			return errors.Join(err, m.Unmount())
 		}
-	} else {
-		a.ui.say("unmount with ctrl-C, or: fusermount3 -u %s", shellQuote(m.Dir()))
+		a.ui = later
 	}
 	return a.serve(c.Context, m)
+}
+
+// mounted says what is where.
+func (a *app) mounted(m *fusefs.Mount, what, snapshot, store string, log *mountLog) {
+	result := struct {
+		Type       string `json:"message_type"`
+		Snapshot   string `json:"snapshot,omitempty"` // none: the whole store
+		Store      string `json:"store"`
+		Mountpoint string `json:"mountpoint"`
+		Log        string `json:"log,omitempty"`
+	}{Type: "mounted", Snapshot: snapshot, Store: store, Mountpoint: m.Dir()}
+	a.ui.say("%s is mounted on %s", what, quote(m.Dir()))
+	switch {
+	case log != nil:
+		result.Log = log.path
+		a.ui.say("unmount: fusermount3 -u %s; what goes wrong is written to %s", shellQuote(m.Dir()), quote(log.path))
+	case a.env(readyVariable) != "":
+		a.ui.say("unmount: fusermount3 -u %s", shellQuote(m.Dir()))
+	default:
+		a.ui.say("unmount with ctrl-C, or: fusermount3 -u %s", shellQuote(m.Dir()))
+	}
+	a.ui.result(result)
 }
 
 // serve waits for the end of the mount, by whomever. Being told to stop while
@@ -121,6 +159,7 @@ func (a *app) serve(ctx context.Context, m *fusefs.Mount) error {
 		return err
 	case <-ctx.Done():
 	}
+	a.ui.endLine()
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, endings()...)
 	defer signal.Stop(again)
@@ -142,67 +181,4 @@ func (a *app) serve(ctx context.Context, m *fusefs.Mount) error {
 		case <-time.After(time.Second):
 		}
 	}
-}
-
-// checkFolder refuses a mountpoint that is missing, no folder or a vaultik
-// mount, and returns where it is.
-func checkFolder(dir string) (string, error) {
-	place, err := fusefs.Mountpoint(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, shellQuote(dir))
-	case errors.Is(err, syscall.ENOTDIR):
-		return "", fmt.Errorf("mountpoint %q is not a folder", dir)
-	}
-	return place, err
-}
-
-// keepApart refuses a mountpoint inside what the mount itself needs, or around
-// it, where it could wait for itself forever, and inside or around what a set
-// backs up, where the mount would hide files from the backup. A set of "/" is
-// the exception: there is no place outside it, and a backup leaves vaultik's
-// mounts out.
-func (r *reading) keepApart(dir string) error {
-	type place struct{ path, what string }
-	places := []place{{r.where.state, "the state folder"}, {r.where.cache, "the cache folder"}}
-	if r.url.folder != "" {
-		places = append(places, place{r.url.folder, "the store"})
-	}
-	if r.conf != nil {
-		for _, n := range r.conf.setNames() {
-			for _, p := range r.conf.Sets[name{n}].Paths {
-				if p.string != "/" {
-					places = append(places, place{p.string, fmt.Sprintf("what set %q backs up", n)})
-				}
-			}
-		}
-	}
-	for _, p := range places {
-		if inside(dir, p.path) {
-			return fmt.Errorf("mountpoint %q is inside %s, %q; choose a folder elsewhere", dir, p.what, p.path)
-		}
-		if inside(p.path, dir) {
-			return fmt.Errorf("%s, %q, is inside the mountpoint %q, which would hide it; choose a folder elsewhere", p.what, p.path, dir)
-		}
-	}
-	return nil
-}
-
-// inside reports whether path is folder or below it, wherever links lead.
-func inside(path, folder string) bool {
-	path, folder = real(path), real(folder)
-	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
-}
-
-// real follows the links in a path as far as it exists.
-func real(path string) string {
-	path = filepath.Clean(path)
-	resolved, err := filepath.EvalSymlinks(path)
-	if up := filepath.Dir(path); err != nil && up != path {
-		return filepath.Join(real(up), filepath.Base(path))
-	}
-	if err != nil {
-		return path
-	}
-	return resolved
 }

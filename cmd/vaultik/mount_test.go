@@ -131,7 +131,7 @@ func TestAMountThatHangsIsRefused(t *testing.T) {
 	if _, err := syscall.Wait4(cmd.Process.Pid, nil, syscall.WUNTRACED, nil); err != nil { // until it has stopped
 		t.Fatal(err)
 	}
-	if code := b.vaultik("mount", "--identity", b.dir+"/kit.txt", mnt); code != 1 || !strings.Contains(b.err.String(), "hangs") {
+	if code := b.vaultik("mount", "--identity", b.dir+"/kit.txt", mnt); code != 1 || !strings.Contains(b.err.String(), "hangs; remove it: fusermount3 -uz "+mnt+" (as root: umount -l "+mnt+")") {
 		t.Errorf("exit code %d\n%s", code, b.err.String())
 	}
 }

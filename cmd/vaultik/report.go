@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -64,6 +65,7 @@ type watcher struct {
 
 	mu   sync.Mutex
 	last time.Time
+	path string // the last one that was looked at
 }
 
 func (w *watcher) report(e backup.Event) {
@@ -75,7 +77,12 @@ func (w *watcher) report(e backup.Event) {
 	if w.ui.json {
 		every = time.Second
 	}
+	p := e.Progress
 	w.mu.Lock()
+	if p.Path == "" {
+		p.Path = w.path // uploads know none
+	}
+	w.path = p.Path
 	now := w.now()
 	due := now.Sub(w.last) >= every
 	if due {
@@ -85,7 +92,6 @@ func (w *watcher) report(e backup.Event) {
 	if !due {
 		return
 	}
-	p := e.Progress
 	if w.ui.json && !w.ui.quiet {
 		w.ui.result(struct {
 			Type    string `json:"message_type"`
@@ -98,8 +104,8 @@ func (w *watcher) report(e backup.Event) {
 		}{"status", w.set, p.Seen, p.Changed, p.Read, p.NewBytes, p.Stored})
 		return
 	}
-	w.ui.progress("%s: %s entries, %s changed, read %s, stored %s  %s",
-		w.set, count(p.Seen), count(p.Changed), size(p.Read), size(p.Stored), p.Path)
+	w.ui.progress(p.Path, "%s: %s entries, %s changed, read %s, stored %s",
+		w.set, count(p.Seen), count(p.Changed), size(p.Read), size(p.Stored))
 }
 
 // problem tells one: what is missing always, the rest unless --quiet, and
@@ -107,13 +113,18 @@ func (w *watcher) report(e backup.Event) {
 func (w *watcher) problem(p backup.Problem) {
 	missing := p.Kind == backup.Unreadable || p.Kind == backup.Lost
 	if w.ui.json {
+		var raw []byte
+		if !utf8.ValidString(p.Path) {
+			raw = []byte(p.Path)
+		}
 		w.ui.result(struct {
 			Type    string             `json:"message_type"`
 			Set     string             `json:"set"`
 			Kind    backup.ProblemKind `json:"kind"`
-			Path    string             `json:"path"` // bytes that are not UTF-8 are replaced
+			Path    string             `json:"path"`               // bytes that are not UTF-8 are replaced
+			Raw     []byte             `json:"path_raw,omitempty"` // then all of them, in base64
 			Message string             `json:"message"`
-		}{"problem", w.set, p.Kind, p.Path, p.Err.Error()})
+		}{"problem", w.set, p.Kind, p.Path, raw, p.Err.Error()})
 		return
 	}
 	text := p.Err.Error()

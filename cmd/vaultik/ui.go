@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
@@ -29,8 +30,9 @@ type ui struct {
 	color          bool // on stderr
 	terminal       bool // stderr is one: progress may be shown
 
-	mu   sync.Mutex
-	live bool // a progress line is on the screen
+	mu    sync.Mutex
+	live  bool // a progress line is on the screen
+	ended bool // endLine was called
 }
 
 // say tells what was done; --json and --quiet leave it out.
@@ -111,7 +113,24 @@ func (u *ui) record(w io.Writer, v any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clear()
-	w.Write(b.Bytes())
+	w.Write(escaped(b.Bytes()))
+}
+
+// escaped escapes what a terminal could obey or misread in a line of JSON,
+// where such characters can only stand in strings.
+func escaped(line []byte) []byte {
+	var out []byte
+	for _, r := range string(line) {
+		switch high, low := utf16.EncodeRune(r); {
+		case r == '\n' || unicode.IsPrint(r):
+			out = utf8.AppendRune(out, r)
+		case high == utf8.RuneError: // r needs one code unit
+			out = fmt.Appendf(out, `\u%04x`, r)
+		default:
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		}
+	}
+	return out
 }
 
 // table prints rows under a header in columns as wide as their longest cell.
@@ -147,27 +166,22 @@ func (u *ui) table(header []string, rows [][]string) {
 	}
 }
 
-// progress replaces the progress line, on a terminal only.
-func (u *ui) progress(format string, args ...any) {
-	if u.json || u.quiet || !u.terminal {
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	line := []rune(harmless(fmt.Sprintf(format, args...)))
-	const columns = 79 // of the narrowest terminal; a line that wraps could not be replaced
-	if len(line) > columns {
-		line = append(line[:columns-1], '…')
-	}
-	fmt.Fprintf(u.stderr, "\r\x1b[K%s", string(line))
-	u.live = true
-}
-
 // clear takes the progress line away; mu is held.
 func (u *ui) clear() {
 	if u.live {
 		fmt.Fprint(u.stderr, "\r\x1b[K")
 		u.live = false
+	}
+}
+
+// endLine begins a new line on a terminal, once: where it was stands ^C.
+func (u *ui) endLine() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.terminal && !u.ended {
+		u.clear()
+		fmt.Fprintln(u.stderr)
+		u.ended = true
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 )
@@ -45,7 +46,7 @@ func TestTableColumnsStandBelowEachOther(t *testing.T) {
 func TestProgressLeavesNoTraceInWhatIsSaid(t *testing.T) {
 	var out, err bytes.Buffer
 	u := &ui{stdout: &out, stderr: &err, terminal: true}
-	u.progress("%s", strings.Repeat("x", 200))
+	u.progress("", "%s", strings.Repeat("x", 200))
 	u.say("done")
 	if got := out.String(); got != "done\n" {
 		t.Errorf("stdout %q", got)
@@ -55,9 +56,61 @@ func TestProgressLeavesNoTraceInWhatIsSaid(t *testing.T) {
 	}
 	for name, silent := range map[string]*ui{"pipe": {stderr: &err}, "quiet": {stderr: &err, terminal: true, quiet: true}, "json": {stderr: &err, terminal: true, json: true}} {
 		err.Reset()
-		silent.progress("x")
+		silent.progress("", "x")
 		if err.Len() > 0 {
 			t.Errorf("%s: %q", name, err.String())
 		}
+	}
+}
+
+func TestAProgressLineFitsTheTerminal(t *testing.T) {
+	for _, c := range []struct {
+		columns    int
+		path, want string
+	}{
+		{80, "/home/ann/letters/1.txt", "home: 12 entries  /home/ann/letters/1.txt"},
+		{41, "/home/ann/letters/1.txt", "home: 12 entries  /home/ann/letters/1.txt"},
+		{40, "/home/ann/letters/1.txt", "home: 12 entries  …ome/ann/letters/1.txt"},
+		{26, "/home/ann/letters/1.txt", "home: 12 entries  …s/1.txt"},
+		{25, "/home/ann/letters/1.txt", "home: 12 entries"},
+		{10, "/home/ann/letters/1.txt", "home: 12 …"},
+		{80, "", "home: 12 entries"},
+		{26, "/home/写真/写真", "home: 12 entries  …真/写真"},
+	} {
+		got := fit("home: 12 entries", c.path, c.columns)
+		if got != c.want || wide([]rune(got)) > c.columns {
+			t.Errorf("%d columns, %s: got %q, want %q", c.columns, c.path, got, c.want)
+		}
+	}
+	if got := columns(&bytes.Buffer{}); got != 80 {
+		t.Errorf("what is no terminal has %d columns", got)
+	}
+}
+
+// JSON from vaultik can be looked at in a terminal, and says what it said.
+func TestJSONHoldsNothingATerminalObeys(t *testing.T) {
+	var out bytes.Buffer
+	u := &ui{stdout: &out, json: true}
+	path := "a\x1b\u009b\u202e\u200b\U000e0001ö"
+	u.result(map[string]string{"path": path})
+	want := `{"path":"a\u001b\u009b\u202e\u200b\udb40\udc01ö"}` + "\n"
+	if out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	var back map[string]string
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["path"] != path {
+		t.Errorf("read back: %q, %v", back["path"], err)
+	}
+}
+
+// ^C stands on the line that the person left; what follows begins a new one.
+func TestAnInterruptionEndsTheLineOnce(t *testing.T) {
+	var err bytes.Buffer
+	u := &ui{stderr: &err, terminal: true}
+	u.endLine()
+	u.endLine()
+	(&ui{stderr: &err}).endLine()
+	if err.String() != "\n" {
+		t.Errorf("got %q", err.String())
 	}
 }

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/fs/fusefs"
+)
+
+// checkFolder refuses a mountpoint that is missing, no folder or a vaultik
+// mount, and returns where it is.
+func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
+	place, err := fusefs.Mountpoint(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		// Nobody should be told to make a folder where it would be refused.
+		if r := a.expected(c); r != nil {
+			if err := r.keepApart(dir); err != nil {
+				return "", err
+			}
+		}
+		return "", fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, shellQuote(dir))
+	case errors.Is(err, syscall.ENOTDIR):
+		return "", fmt.Errorf("mountpoint %q is not a folder", dir)
+	case errors.Is(err, fusefs.ErrMounted):
+		return "", fmt.Errorf("%w; unmount it first: fusermount3 -u %s", err, shellQuote(place))
+	case errors.Is(err, fusefs.ErrDead):
+		return "", fmt.Errorf("%w; remove it: fusermount3 -uz %s (as root: umount -l %[2]s)", err, shellQuote(place))
+	}
+	return place, err
+}
+
+// expected is as much of a reading as can be known without an identity that
+// somebody may have to be asked for, and without the store; nil if that is
+// nothing. What is wrong with it, open says.
+func (a *app) expected(c *cli.Context) *reading {
+	r := &reading{}
+	var err error
+	if r.where, err = a.folders(c.String("config")); err != nil {
+		return nil
+	}
+	r.conf, _ = readConfig(r.where.config)
+	a.useStateDir(&r.where, r.conf)
+	if file := cmp.Or(c.String("identity"), a.env("VAULTIK_IDENTITY_FILE")); file != "" && file != "-" {
+		if text, err := readSmall(file, identityLimit); err == nil && isKit(text) {
+			kit, _ := parseKit(string(text))
+			r.id = &identity{kit: kit}
+		}
+	}
+	_ = a.findStore(c, r)
+	return r
+}
+
+// checkEmpty refuses a folder in which something is. One that cannot be looked
+// into is taken for empty.
+func checkEmpty(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if names, _ := f.Readdirnames(1); len(names) > 0 {
+		return fmt.Errorf("mountpoint %q is not empty: it holds %s, which the mount would hide; choose an empty folder, or add --nonempty", dir, quote(names[0]))
+	}
+	return nil
+}
+
+// keepApart refuses a mountpoint inside what the mount itself needs, or around
+// it, where it could wait for itself forever, and inside or around what a set
+// backs up, where the mount would hide files from the backup. A set of "/" is
+// the exception: there is no place outside it, and a backup leaves vaultik's
+// mounts out.
+func (r *reading) keepApart(dir string) error {
+	type place struct{ path, what string }
+	places := []place{{r.where.state, "the state folder"}, {r.where.cache, "the cache folder"}}
+	if r.url.folder != "" {
+		places = append(places, place{r.url.folder, "the store"})
+	}
+	if r.conf != nil {
+		for _, n := range r.conf.setNames() {
+			for _, p := range r.conf.Sets[name{n}].Paths {
+				if p.string != "/" {
+					places = append(places, place{p.string, fmt.Sprintf("what set %q backs up", n)})
+				}
+			}
+		}
+	}
+	for _, p := range places {
+		if inside(dir, p.path) {
+			return fmt.Errorf("mountpoint %q is inside %s, %q; choose a folder elsewhere", dir, p.what, p.path)
+		}
+		if inside(p.path, dir) {
+			return fmt.Errorf("%s, %q, is inside the mountpoint %q, which would hide it; choose a folder elsewhere", p.what, p.path, dir)
+		}
+	}
+	return nil
+}
+
+// inside reports whether path is folder or below it, wherever links lead.
+func inside(path, folder string) bool {
+	path, folder = real(path), real(folder)
+	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
+}
+
+// real follows the links in a path as far as it exists.
+func real(path string) string {
+	path = filepath.Clean(path)
+	resolved, err := filepath.EvalSymlinks(path)
+	if up := filepath.Dir(path); err != nil && up != path {
+		return filepath.Join(real(up), filepath.Base(path))
+	}
+	if err != nil {
+		return path
+	}
+	return resolved
+}
