@@ -167,6 +167,7 @@ func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *qu
 		jobs   = newQueue(ctx)
 		packed = newFrames(cores)
 		blobs  = make(chan *sealedBlob)
+		slots  = make(chan struct{}, uploads+1)
 	)
 	g.Go(func() error { defer jobs.close(); return produce(ctx, jobs) })
 	for range cores {
@@ -174,15 +175,15 @@ func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *qu
 		g.Go(func() error { return w.compress(ctx, packed) })
 	}
 	g.Go(func() error { defer packed.close(); return w.pack(ctx, jobs, packed) })
-	g.Go(func() error { defer close(blobs); return w.seal(ctx, packed, blobs) })
+	g.Go(func() error { defer close(blobs); return w.seal(ctx, packed, blobs, slots) })
 	for range uploads {
-		g.Go(func() error { return w.upload(ctx, blobs) })
+		g.Go(func() error { return w.upload(ctx, blobs, slots) })
 	}
 	return errors.Join(g.Wait(), jobs.drain())
 }
 
 // uploads is how many blobs are put at once. Each holds a blob's worth of
-// memory; two keep a link busy while the next blob fills.
+// memory, and so does the next one, which fills meanwhile; there are never more.
 const uploads = 2
 
 // send puts v into ch unless ctx ends first.

@@ -277,7 +277,11 @@ func (r *reader) small(ctx context.Context, j *job, f File, off, end int64) (int
 
 // send hashes a chunk and passes it on.
 func (r *reader) send(ctx context.Context, j *job, off int64, data []byte) error {
-	r.tally.read.Add(int64(len(data)))
+	const often = 16 << 20 // large files, too, should be seen to get on
+	n := int64(len(data))
+	if total := r.tally.read.Add(n); total/often != (total-n)/often {
+		r.progress("")
+	}
 	return send(ctx, j.pieces, piece{offset: off, length: int64(len(data)), hash: remote.Sum(data), data: data})
 }
 

@@ -24,7 +24,9 @@ const blobChunks = 64 << 10
 
 // seal encrypts frames, in order, into blobs. Blobs live in memory only: what
 // is retried is the same bytes, and nothing of them ever touches the disk.
-func (w *writer) seal(ctx context.Context, in *frames, out chan<- *sealedBlob) error {
+//
+// Every blob takes a slot before it is begun, and upload gives it back.
+func (w *writer) seal(ctx context.Context, in *frames, out chan<- *sealedBlob, slots chan<- struct{}) error {
 	var (
 		open   *blob.Writer
 		chunks []frameChunk
@@ -53,6 +55,9 @@ func (w *writer) seal(ctx context.Context, in *frames, out chan<- *sealedBlob) e
 			return err
 		}
 		if open == nil {
+			if err := send(ctx, slots, struct{}{}); err != nil {
+				return err
+			}
 			if open, err = blob.NewWriter(w.recipients, w.BlobSize); err != nil {
 				return fmt.Errorf("seal a blob: %w", err)
 			}
@@ -76,7 +81,7 @@ func (w *writer) seal(ctx context.Context, in *frames, out chan<- *sealedBlob) e
 
 // upload puts blobs and then, only then, records them in the index: after a
 // crash at any moment the index knows no blob that the store does not have.
-func (w *writer) upload(ctx context.Context, in <-chan *sealedBlob) error {
+func (w *writer) upload(ctx context.Context, in <-chan *sealedBlob, slots <-chan struct{}) error {
 	for {
 		b, err := receive(ctx, in)
 		if errors.Is(err, io.EOF) {
@@ -91,7 +96,7 @@ func (w *writer) upload(ctx context.Context, in <-chan *sealedBlob) error {
 		// there under it already is this blob, put by a try whose answer
 		// got lost.
 		if err := w.Store.Put(ctx, key, b.Object); err != nil && !errors.Is(err, remote.ErrExists) {
-			return fmt.Errorf("upload blob %s: %w", key, err)
+			return fmt.Errorf("upload a blob: %w", err) // which names it
 		}
 		rows := make([]metastore.BlobChunk, len(b.Chunks))
 		for i, c := range b.Chunks {
@@ -109,6 +114,7 @@ func (w *writer) upload(ctx context.Context, in <-chan *sealedBlob) error {
 			return fmt.Errorf("record blob %s: %w", key, err)
 		}
 		b.Release()
+		<-slots
 		w.transit.remove(b.chunks)
 		w.tally.stored.Add(size)
 		w.tally.blobs.Add(1)

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
 
@@ -31,6 +33,11 @@ func (a *app) backupCommand() *cli.Command {
 func (a *app) backup(c *cli.Context) (err error) {
 	if c.Bool("cron") {
 		a.ui.quiet = true
+	}
+	if os.Getenv("GOGC") == "" {
+		// What a backup holds is mostly large buffers, which cost a collector
+		// nothing to look at, and the machine has other work than this one.
+		defer debug.SetGCPercent(debug.SetGCPercent(25))
 	}
 	w, err := a.openWriter(c)
 	if err != nil {

@@ -56,10 +56,10 @@ type Blob struct {
 	Chunks []Chunk     // in the order of Writer.Add
 }
 
-// released keeps the memory of two blobs: a writer fills one while the next is
-// on its way back from an upload. A sync.Pool would lose track of them as
+// released keeps the memory of a few blobs: a writer fills one while others are
+// on their way. A sync.Pool would lose track of them as
 // goroutines move between processors, and each is tens of megabytes of pages.
-var released = make(chan []byte, 2)
+var released = make(chan []byte, 3)
 
 // Release gives the memory of Object back, for the next Writer: pages that are
 // touched already. Call it when nothing, a retry of Put for example, will read
