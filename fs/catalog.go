@@ -111,34 +111,38 @@ func (c *Catalog) Snapshots() []Snapshot {
 }
 
 // Problems returns what is wrong with the store as far as the last Refresh
-// saw: snapshots that are not trusted, corrupt or of an unknown format, gaps
-// in a chain, and a store that shows less than it did before.
+// saw: writers that are not certified, each a *remote.Uncertified; snapshots
+// that are not trusted, corrupt or of an unknown format, gaps in a chain, and
+// a store that shows less than it did before.
 func (c *Catalog) Problems() []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.problems)
 }
 
+// Writers returns the names of all writers that the last Refresh looked at,
+// sorted, whether they have snapshots or not.
+func (c *Catalog) Writers() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.writers))
+}
+
 // Refresh looks for new and for forgotten snapshots, and reports whether
-// Snapshots or Problems changed. Where nothing changed it costs a listing a
-// writer. If it fails for a writer, that writer's snapshots stay as they were.
+// Snapshots or Problems changed. Where nothing changed it costs a few listings
+// a writer. If it fails for a writer, that writer's snapshots stay as they
+// were. A store that has lost all of its writers is a remote.ErrNoStore.
 func (c *Catalog) Refresh(ctx context.Context) (changed bool, err error) {
 	c.refreshing.Lock()
 	defer c.refreshing.Unlock()
-	names, err := remote.ListWriters(ctx, c.o.Store)
-	if err != nil {
-		return false, fmt.Errorf("list the writers of the store: %w", err)
-	}
 	c.mu.Lock()
 	known := c.writers
 	c.mu.Unlock()
 	// A writer that vanished as a whole is looked at as well: Seen may know it.
-	names = slices.AppendSeq(names, maps.Keys(known))
-	if c.o.Seen != nil {
-		names = append(names, c.o.Seen.Writers(c.o.StoreID)...)
+	names, err := remote.WritersToRead(ctx, c.o.Store, c.o.Seen, c.o.StoreID, slices.Collect(maps.Keys(known))...)
+	if err != nil {
+		return false, err
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
 
 	found := make([]writerSnapshots, len(names))
 	failed := make([]error, len(names))
@@ -202,7 +206,7 @@ func (c *Catalog) look(ctx context.Context, writer string, known writerSnapshots
 	if err != nil {
 		return known, err
 	}
-	w := writerSnapshots{listing: listing, problems: slices.Concat(state.Signers.Problems, state.Problems)}
+	w := writerSnapshots{listing: listing, problems: state.Flaws(c.o.Seen, c.o.StoreID, c.chunks.o.Now())}
 	for _, v := range state.Snapshots {
 		s, err := snapshotOf(v)
 		if err != nil {
@@ -210,16 +214,6 @@ func (c *Catalog) look(ctx context.Context, writer string, known writerSnapshots
 			continue
 		}
 		w.snapshots = append(w.snapshots, s)
-	}
-	if c.o.Seen != nil {
-		var seq remote.Seq
-		var hash remote.Hash
-		if n := len(state.Snapshots); n > 0 { // a writer's newest is never forgotten
-			seq, hash = state.Snapshots[n-1].Manifest.Seq, state.Snapshots[n-1].Hash
-		}
-		if err := c.o.Seen.Check(c.o.StoreID, writer, seq, hash, c.chunks.o.Now()); err != nil {
-			w.problems = append(w.problems, err)
-		}
 	}
 	return w, nil
 }

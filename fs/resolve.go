@@ -2,6 +2,7 @@ package fs
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,62 +16,72 @@ const Latest = "latest"
 
 // Resolve finds the snapshot that name means:
 //
-//	latest              the newest by seq, if there is only one writer (or own is one) and only one set
-//	SET@latest          the newest of a set
+//	latest              own's newest by seq, if it has only one set
+//	SET@latest          own's newest of a set
 //	WRITER/latest       of another writer; WRITER/SET@latest
 //	ID, WRITER/ID       a snapshot id, or the beginning of one if no other begins so
 //
-// own is the name of the writer on this machine, "" if it is none. The errors
-// wrap ErrNoSnapshot or ErrAmbiguous and list the choices.
+// own is the name of the writer on this machine. If it is none, "", the first
+// two mean the only writer's there is. The errors list the choices and wrap
+// ErrNoSnapshot, ErrAmbiguous, or remote.ErrNotTrusted for a writer that is
+// not certified.
 func (c *Catalog) Resolve(name, own string) (Snapshot, error) {
-	return resolve(c.Snapshots(), name, own)
-}
-
-func resolve(all []Snapshot, name, own string) (Snapshot, error) {
-	if len(all) == 0 {
-		return Snapshot{}, fmt.Errorf("%q: %w: the store holds no snapshot that is trusted", name, ErrNoSnapshot)
-	}
-	writer, rest, named := strings.Cut(name, "/")
-	if !named {
-		writer, rest = "", name
-	}
-	among := all
-	if named {
-		among = filter(all, func(s Snapshot) bool { return s.Writer == writer })
-		if len(among) == 0 {
-			return Snapshot{}, fmt.Errorf("%q: %w: there is no writer %q; choose one of %s", name, ErrNoSnapshot, writer, oneOf(writersOf(all)))
+	refused := make(map[string]error)
+	for _, err := range c.Problems() {
+		if u := (*remote.Uncertified)(nil); errors.As(err, &u) {
+			refused[u.Writer] = err
 		}
 	}
-	if set, ok := strings.CutSuffix(rest, "@"+Latest); ok {
-		return newest(name, among, set, own, named)
+	return resolve(c.Snapshots(), refused, name, own)
+}
+
+// resolve does it among all; refused says why a writer has none there.
+func resolve(all []Snapshot, refused map[string]error, name, own string) (Snapshot, error) {
+	writer, rest, named := strings.Cut(name, "/")
+	if !named {
+		writer, rest = own, name
 	}
-	if rest == Latest {
-		return newest(name, among, "", own, named)
+	set, latest := strings.CutSuffix(rest, "@"+Latest)
+	if !latest {
+		set, latest = "", rest == Latest
+	}
+	among := all
+	if named || latest && writer != "" {
+		among = filter(all, func(s Snapshot) bool { return s.Writer == writer })
+		if err := refused[writer]; err != nil && len(among) == 0 {
+			return Snapshot{}, fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return Snapshot{}, fmt.Errorf("%q: %w: the store holds no snapshot that is trusted", name, ErrNoSnapshot)
+	case len(among) == 0 && named:
+		return Snapshot{}, fmt.Errorf("%q: %w: writer %q has none; choose one of %s", name, ErrNoSnapshot, writer, oneOf(writersOf(all)))
+	case len(among) == 0:
+		return Snapshot{}, fmt.Errorf("%q: %w: this machine's writer, %q, has none; choose one of %s", name, ErrNoSnapshot, writer, oneOf(choices(all, true)))
+	case latest:
+		return newest(name, among, set, named)
 	}
 	return byID(name, among, rest)
 }
 
-// newest finds WRITER's newest snapshot of a set ("": the only one it has).
-func newest(name string, among []Snapshot, set, own string, named bool) (Snapshot, error) {
+// newest finds the newest snapshot of a set ("": the only one there is) and of
+// the only writer.
+func newest(name string, among []Snapshot, set string, named bool) (Snapshot, error) {
+	of := among
 	if set != "" {
-		of := filter(among, func(s Snapshot) bool { return s.Set == set })
-		if len(of) == 0 {
-			return Snapshot{}, fmt.Errorf("%q: %w: there is no set %q; choose one of %s", name, ErrNoSnapshot, set, oneOf(choices(among, named)))
-		}
-		among = of
+		of = filter(among, func(s Snapshot) bool { return s.Set == set })
 	}
-	if !named {
-		if mine := filter(among, func(s Snapshot) bool { return s.Writer == own }); own != "" && len(mine) > 0 {
-			among = mine
-		}
+	switch {
+	case len(of) == 0:
+		return Snapshot{}, fmt.Errorf("%q: %w: there is no set %q; choose one of %s", name, ErrNoSnapshot, set,
+			oneOf(choices(among, named || len(writersOf(among)) > 1)))
+	case len(writersOf(of)) > 1:
+		return Snapshot{}, fmt.Errorf("%q: %w: there are several writers; choose one of %s", name, ErrAmbiguous, oneOf(choices(of, true)))
+	case len(choices(of, false)) > 1:
+		return Snapshot{}, fmt.Errorf("%q: %w: there are several sets; choose one of %s", name, ErrAmbiguous, oneOf(choices(of, named)))
 	}
-	if len(writersOf(among)) > 1 {
-		return Snapshot{}, fmt.Errorf("%q: %w: there are several writers; choose one of %s", name, ErrAmbiguous, oneOf(choices(among, true)))
-	}
-	if set == "" && len(choices(among, false)) > 1 {
-		return Snapshot{}, fmt.Errorf("%q: %w: there are several sets; choose one of %s", name, ErrAmbiguous, oneOf(choices(among, named)))
-	}
-	return slices.MaxFunc(among, func(a, b Snapshot) int { return cmp.Compare(a.Seq, b.Seq) }), nil
+	return slices.MaxFunc(of, func(a, b Snapshot) int { return cmp.Compare(a.Seq, b.Seq) }), nil
 }
 
 func byID(name string, among []Snapshot, id string) (Snapshot, error) {

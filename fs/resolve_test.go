@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -43,11 +44,20 @@ func TestSnapshotsAreFoundByName(t *testing.T) {
 
 		{"latest", "", writers, "choose one of ann/etc@latest, ann/home@latest, bob/home@latest", ErrAmbiguous},
 		{"latest", "bob", writers, "bob/2", nil},
-		{"latest", "carl", writers, "several writers", ErrAmbiguous}, // this machine never wrote
+		{"latest", "carl", writers, `writer, "carl", has none; choose one of ann/etc@latest, ann/home@latest, bob/home@latest`, ErrNoSnapshot},
+		{"latest", "carl", single, "choose one of ann/home@latest", ErrNoSnapshot}, // another machine's is not this one's
+		{"home@latest", "carl", single, "choose one of ann/home@latest", ErrNoSnapshot},
+		{"ann-20260101", "carl", single, "ann/1", nil},
 		{"bob/latest", "ann", writers, "bob/2", nil},
 		{"home@latest", "", writers, "choose one of ann/home@latest, bob/home@latest", ErrAmbiguous},
 		{"home@latest", "ann", writers, "ann/3", nil},
-		{"etc@latest", "bob", writers, "ann/4", nil}, // bob has no such set, and nobody else has
+		{"etc@latest", "bob", writers, `no set "etc"; choose one of home@latest`, ErrNoSnapshot}, // though ann has it
+		{"etc@latest", "", writers, "ann/4", nil},                                                // nobody else has it
+		{"mail@latest", "", writers, "choose one of ann/etc@latest, ann/home@latest, bob/home@latest", ErrNoSnapshot},
+
+		{"eve/latest", "", single, "eve is refused", remote.ErrNotTrusted},
+		{"eve/home@latest", "ann", nil, "eve is refused", remote.ErrNotTrusted},
+		{"latest", "eve", single, "eve is refused", remote.ErrNotTrusted},
 		{"ann/home@latest", "bob", writers, "ann/3", nil},
 		{"ann/latest", "", writers, "choose one of ann/etc@latest, ann/home@latest", ErrAmbiguous},
 		{"bob-2026020", "", writers, "bob-20260201-000000Z, bob-20260202-000000Z", ErrAmbiguous},
@@ -55,7 +65,8 @@ func TestSnapshotsAreFoundByName(t *testing.T) {
 		{"ann-20260101-000000Z", "", clash, "ann/ann-20260101-000000Z, eve/ann-20260101-000000Z", ErrAmbiguous},
 		{"eve/ann-20260101", "", clash, "eve/9", nil},
 	} {
-		got, err := resolve(c.all, c.name, c.own)
+		refused := map[string]error{"eve": fmt.Errorf("%w: eve is refused", remote.ErrNotTrusted)}
+		got, err := resolve(c.all, refused, c.name, c.own)
 		if c.err == nil && (err != nil || got.Writer+"/"+strings.TrimLeft(got.Seq.String(), "0") != c.want) {
 			t.Errorf("%q on %q: got %s/%s, %v; want %s", c.name, c.own, got.Writer, got.Seq, err, c.want)
 		}

@@ -77,7 +77,8 @@ type WriterState struct {
 	// Problems are *Problem values by key: manifests that are not trusted,
 	// corrupt or unknown, gaps and breaks of the chain, invalid tombstones.
 	// A snapshot behind a break of the chain is in Snapshots all the same:
-	// its own signature holds.
+	// its own signature holds. Of a writer without a certified signer it is
+	// one, an *Uncertified.
 	Problems []error
 }
 
@@ -91,41 +92,6 @@ func (w *WriterState) Stopped() error {
 		}
 	}
 	return errors.Join(stops...)
-}
-
-// FolderLister is what a Store may offer beyond the interface: the names
-// directly below a prefix without a listing of everything in them.
-type FolderLister interface {
-	// Folders yields, without the final "/", what follows prefix up to the
-	// next "/" in at least one key. prefix is "" or ends in "/".
-	Folders(ctx context.Context, prefix string) ([]string, error)
-}
-
-// ListWriters returns the names of the writers in a store, sorted. What has
-// no valid name is none. In a store that is no FolderLister this takes a
-// listing of all objects.
-func ListWriters(ctx context.Context, s Store) ([]string, error) {
-	found := make(map[string]bool)
-	if f, ok := s.(FolderLister); ok {
-		folders, err := f.Folders(ctx, "")
-		if err != nil {
-			return nil, fmt.Errorf("list the writers: %w", err)
-		}
-		for _, name := range folders {
-			found[name] = true
-		}
-	} else {
-		for info, err := range s.List(ctx, "") {
-			if err != nil {
-				return nil, fmt.Errorf("list the writers: %w", err)
-			}
-			if name, _, ok := strings.Cut(info.Key, "/"); ok {
-				found[name] = true
-			}
-		}
-	}
-	maps.DeleteFunc(found, func(name string, _ bool) bool { return CheckName(name) != nil })
-	return slices.Sorted(maps.Keys(found)), nil
 }
 
 // fetches is how many manifests or tombstones are read at once; they are
@@ -144,6 +110,10 @@ func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*W
 	var err error
 	if w.Signers, err = LoadSigners(ctx, s, root, writer); err != nil {
 		return nil, err
+	}
+	if len(w.Signers.Certificates) == 0 { // else every manifest would say it
+		w.Problems = []error{&Problem{Key: SignersPrefix(writer), Err: w.Signers.uncertified(root), Stops: true}}
+		return w, nil
 	}
 	c := chain{writer: writer, manifests: make(map[Seq]Verified), broken: make(map[Seq]error), tombstones: make(map[Seq]Tombstone)}
 	if err := c.readManifests(ctx, s, w.Signers); err != nil {
