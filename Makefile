@@ -9,6 +9,8 @@ BIN     := .bin
 # cost, whenever a parameter changes.
 TAGS    := sqlite_omit_load_extension
 export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0 -DSQLITE_ENABLE_QPSG
+# Some set GOFLAGS=-buildvcs=false; this program says what it was built from.
+VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1 && echo -buildvcs=true))
 RACE    := ./backup/... ./fs/... ./remote/...
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
@@ -18,7 +20,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 build:
 	@mkdir -p $(BIN)
-	$(GO) build -tags $(TAGS) -trimpath -o $(BIN)/vaultik ./cmd/vaultik
+	$(GO) build -tags $(TAGS) -trimpath $(VCS) -o $(BIN)/vaultik ./cmd/vaultik
 
 # tools installs the programs that demo and the tests run, and says which.
 tools:
