@@ -11,9 +11,12 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
-// newWriter is what to do about ErrCloned.
-const newWriter = "if this machine or its state folder was copied, or brought back from an old copy, " +
-	"move the config and the state folder away and start a new writer here with \"vaultik init\""
+// What to do about ErrStoreLost and ErrCloned.
+const (
+	startAnew = "move the config and the state folder away and start a new writer here: " +
+		"\"vaultik init --root KEY --recipient KEY\", both as that config has them"
+	newWriter = "if this machine or its state folder was copied, or brought back from an old copy, " + startAnew
+)
 
 // settle brings index and store together before a run: an intent on file is
 // sent again and confirmed, what an interrupted run left in the index is
@@ -76,7 +79,7 @@ func (w *writer) compareSeq(ctx context.Context, last remote.Seq) error {
 			ErrCloned, taken, w.Writer, last, newWriter)
 	case newest < last:
 		return fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
-			"look whether this is the right store and whether it is complete", ErrStoreLost, last, w.Writer, newest)
+			"look whether this is the right store and whether it is complete; if the snapshot is gone for good, "+startAnew, ErrStoreLost, last, w.Writer, newest)
 	}
 	return nil
 }

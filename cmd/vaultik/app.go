@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -37,8 +38,12 @@ func newApp() *app {
 func (a *app) run(ctx context.Context, args []string) int {
 	a.ui = &ui{stdout: a.stdout, stderr: a.stderr}
 	c := a.cli()
-	args, unknown := arrange(args, c.Flags, c.Commands)
-	err := c.RunContext(ctx, args)
+	args, err := askHelp(args, c.Commands)
+	var unknown error
+	if err == nil {
+		args, unknown = arrange(args, c.Flags, c.Commands)
+		err = c.RunContext(ctx, args)
+	}
 	a.ui.done()
 	if err == nil {
 		return 0
@@ -68,10 +73,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 }
 
 func (a *app) cli() *cli.App {
-	cli.AppHelpTemplate = appHelp
-	return &cli.App{
-		Name:  "vaultik",
-		Usage: "back up to an object store with keys that cannot read it back, restore through a mount",
+	c := &cli.App{
+		CustomAppHelpTemplate: appHelp,
+		Name:                  "vaultik",
+		Usage:                 "back up to an object store with keys that cannot read it back, restore through a mount",
 		Description: "Begin with \"vaultik init --store URL PATH…\", then \"vaultik backup\".\n" +
 			"Stores: file:///folder, or s3://bucket/prefix?endpoint=https://host:port&region=…&path_style=…\n\n" + exitHelp(),
 		Writer: a.stdout, ErrWriter: a.stderr, Reader: a.stdin,
@@ -99,9 +104,7 @@ func (a *app) cli() *cli.App {
 		},
 		Action: func(c *cli.Context) error {
 			switch name := c.Args().First(); {
-			case name == "help" && c.Args().Len() > 1:
-				return cli.ShowCommandHelp(c, c.Args().Get(1))
-			case name != "" && name != "help":
+			case name != "":
 				return unknownCommand("vaultik", name, c.App.Commands)
 			case c.Bool("version"):
 				return a.version(c)
@@ -113,12 +116,38 @@ func (a *app) cli() *cli.App {
 			a.storeCommand(), a.keyCommand(), a.versionCommand(),
 		},
 	}
+	for _, command := range c.Commands {
+		command.CustomHelpTemplate, command.HideHelpCommand = commandHelp, true
+		for _, below := range command.Subcommands {
+			below.CustomHelpTemplate, below.HideHelpCommand = commandHelp, true
+		}
+	}
+	return c
+}
+
+// askHelp makes "help COMMAND" the same as "COMMAND --help".
+func askHelp(args []string, commands []*cli.Command) ([]string, error) {
+	if len(args) < 2 || args[1] != "help" {
+		return args, nil
+	}
+	path := []string{"vaultik"}
+	for _, word := range args[2:] {
+		if strings.HasPrefix(word, "-") {
+			continue
+		}
+		command := named(commands, word)
+		if command == nil {
+			return nil, unknownCommand(strings.Join(path, " "), word, commands)
+		}
+		path, commands = append(path, word), command.Subcommands
+	}
+	return append(path, "--help"), nil
 }
 
 // group is a command that only holds others.
 func group(name, usage string, commands ...*cli.Command) *cli.Command {
 	return &cli.Command{
-		Name: name, Usage: usage, Subcommands: commands, HideHelpCommand: true, OnUsageError: usageError,
+		Name: name, Usage: usage, Subcommands: commands, OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if word := c.Args().First(); word != "" {
 				return unknownCommand("vaultik "+name, word, commands)
@@ -153,7 +182,7 @@ func usageError(c *cli.Context, err error, _ bool) error {
 func words(c *cli.Context, least, most int) error {
 	n := c.Args().Len()
 	if n < least || most >= 0 && n > most {
-		return fmt.Errorf("usage: %s [options] %s", c.Command.HelpName, c.Command.ArgsUsage)
+		return errors.New(strings.TrimRight(fmt.Sprintf("usage: %s [options] %s", c.Command.HelpName, c.Command.ArgsUsage), " "))
 	}
 	return nil
 }
@@ -170,3 +199,20 @@ Commands:{{range .VisibleCommands}}
 Options, before or after the command:{{range .VisibleFlags}}
   {{.}}{{end}}
 `
+
+// commandHelp is for commands with words and for those with commands of their
+// own.
+const commandHelp = `{{.HelpName}} - {{.Usage}}
+
+Usage: {{.HelpName}} {{if .VisibleCommands}}COMMAND {{end}}[options]{{if .ArgsUsage}} {{.ArgsUsage}}{{else if .VisibleCommands}} [words]{{end}}
+{{if .Description}}
+{{.Description}}
+{{end}}{{if .VisibleCommands}}
+Commands:{{range .VisibleCommands}}
+  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+"{{.HelpName}} COMMAND --help" has their options.
+{{else}}
+Options, also those of the program ("vaultik --help"), before or after the words:{{range .VisibleFlags}}
+  {{.}}{{end}}
+{{end}}`

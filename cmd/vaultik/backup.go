@@ -15,12 +15,13 @@ func (a *app) backupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "backup", Usage: "back up all sets of the config, or those named", ArgsUsage: "[SET…]",
 		OnUsageError: usageError,
-		Description:  "The options about leaving out add to what the config says.",
+		Description: "The options about leaving out add to what the config says, for this run only: what a\n" +
+			"run leaves out is gone from the set, and the next run without the option stores it anew.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "tag", Usage: "keep `TEXT` with the snapshot; may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude", Aliases: []string{"e"}, Usage: "leave out what matches `PATTERN` (gitignore syntax); may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude-file", Usage: "patterns from `FILE`; may be repeated"},
-			&cli.StringSliceFlag{Name: "exclude-if-present", Usage: "leave out what is in folders that hold a file `NAME`; may be repeated"},
+			&cli.StringSliceFlag{Name: "exclude-if-present", Usage: "leave out what is in folders that hold an entry `NAME`, but not the folder itself and that entry; may be repeated"},
 			&cli.StringFlag{Name: "exclude-larger-than", Usage: "leave out files of more than `SIZE`, such as 100MiB"},
 			&cli.BoolFlag{Name: "exclude-caches", Usage: "leave out what is in folders marked by a CACHEDIR.TAG"},
 			&cli.BoolFlag{Name: "one-file-system", Aliases: []string{"x"}, Usage: "leave out what is mounted below the paths"},
@@ -75,7 +76,10 @@ func (a *app) backupSet(c *cli.Context, w *writing, set backup.Set) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("cron") && r.Incomplete() {
+	if c.Bool("cron") {
+		if !r.Incomplete() {
+			return nil
+		}
 		a.ui.quiet = false // what was saved belongs to what went wrong
 		defer func() { a.ui.quiet = true }()
 	}

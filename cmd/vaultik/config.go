@@ -30,7 +30,8 @@ type config struct {
 	Compression     level              `toml:"compression"`
 	Sets            map[name]setConfig `toml:"sets"`
 
-	path string // where it was read from
+	path  string   // where it was read from
+	order []string // the sets' names as the file has them
 }
 
 // setConfig is one set.
@@ -65,8 +66,12 @@ func readConfig(path string) (*config, error) {
 // parseConfig reads TOML. A key it does not know is an error, since an
 // exclude or a path that is misspelt would otherwise be missed in silence.
 func parseConfig(path string, text []byte) (*config, error) {
-	c := &config{path: path, Compression: level(seal.Default)}
-	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
+	shape, err := readShape(path, text)
+	if err != nil {
+		return nil, err
+	}
+	c := &config{path: path, order: shape.sets, Compression: level(seal.Default)}
+	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
 	if strict := (*toml.StrictMissingError)(nil); errors.As(err, &strict) {
 		var all []error
 		for i := range strict.Errors {
@@ -86,9 +91,9 @@ func parseConfig(path string, text []byte) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "toml: "))
 	}
-	for set, s := range c.Sets {
-		if len(s.Paths) == 0 {
-			return nil, fmt.Errorf("%s: set %q has no paths", path, set.string)
+	for _, set := range c.order {
+		if len(c.Sets[name{set}].Paths) == 0 {
+			return nil, fmt.Errorf("%s: set %q has no paths", path, set)
 		}
 	}
 	if _, err := seal.ParseRecipients(c.recipients()); len(c.Recipients) > 0 && err != nil {
@@ -159,15 +164,8 @@ func (c *config) recipients() []string {
 	return list
 }
 
-// setNames lists the sets by name.
-func (c *config) setNames() []string {
-	var names []string
-	for n := range c.Sets {
-		names = append(names, n.string)
-	}
-	slices.Sort(names)
-	return names
-}
+// setNames lists the sets in the order of the file.
+func (c *config) setNames() []string { return c.order }
 
 // Values of the config file. Each checks itself when it is read; go-toml asks
 // only types that are no strings to do so.
@@ -203,8 +201,22 @@ func (f *folder) UnmarshalText(text []byte) error {
 
 func (r *recipient) UnmarshalText(text []byte) error {
 	*r = recipient{string(text)}
-	_, err := seal.ParseRecipients([]string{string(text)})
-	return err
+	return checkRecipient(string(text))
+}
+
+// checkRecipient says what is wrong with one, and which it is. A post-quantum
+// recipient has some 2,000 characters, which nobody wants to read; and what is
+// none may be a secret.
+func checkRecipient(text string) error {
+	_, err := seal.ParseRecipients([]string{text})
+	if err == nil {
+		return nil
+	}
+	if !strings.HasPrefix(text, "age1") {
+		return errors.Unwrap(err) // without its number, of one
+	}
+	const shown = 20
+	return fmt.Errorf("recipient %q… is not a whole age public key: a character is wrong or missing", text[:min(len(text), shown)])
 }
 
 func (b *byteCount) UnmarshalText(text []byte) (err error) {
@@ -212,11 +224,12 @@ func (b *byteCount) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// parseSize reads "1000", "10kB" (1,000s) or "10KiB" (1,024s).
+// parseSize reads "1000B", "10kB" (1,000s) or "10KiB" (1,024s). A bare number
+// is refused: who writes 400 seldom means bytes.
 func parseSize(s string) (byteCount, error) {
 	n, err := humanize.ParseBytes(s)
-	if err != nil || n == 0 || n > 1<<62 {
-		return 0, fmt.Errorf("%q is not a size; write for example 500kB, 100MiB or 4GiB", s)
+	if err != nil || n == 0 || n > 1<<62 || !strings.ContainsAny(s, "bBkKmMgGtTpP") {
+		return 0, fmt.Errorf("%q is not a size; write it with its unit, for example 500kB, 100MiB or 4GiB", s)
 	}
 	return byteCount(n), nil
 }

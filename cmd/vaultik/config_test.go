@@ -69,13 +69,20 @@ func TestConfigMistakesAreToldWithTheirPlace(t *testing.T) {
 		{"nothing near", "compression", "zzzzzz", []string{"c.toml:5:1:", "known here: store, writer"}},
 		{"no TOML", `"ann"`, `"ann`, []string{"c.toml:2:"}},
 		{"a key twice", "compression = \"better\"", "writer = \"bob\"", []string{"c.toml:5:"}},
-		{"wrong kind", `"4GiB"`, `["4GiB"]`, []string{"c.toml:12:"}},
+		{"a list for a size", `"4GiB"`, `["4GiB"]`, []string{"c.toml:12:1:", "sets.home.exclude_larger_than must be a string"}},
+		{"a number for a size", `"4GiB"`, `400`, []string{"c.toml:12:1:", "must be a string"}},
+		{"a size without unit", `"4GiB"`, `"400"`, []string{"c.toml:12:", `"400" is not a size; write it with its unit`}},
+		{"a string for a list", `["*.o", "/home/ann/.cache"]`, `"*.o"`, []string{"c.toml:9:1:", "sets.home.exclude must be a list of strings"}},
+		{"a number in a list", `"*.o"`, `7`, []string{"c.toml:9:1:", "must be a list of strings"}},
+		{"a string for a yes", `one_file_system = true`, `one_file_system = "yes"`, []string{"c.toml:14:1:", "must be true or false"}},
+		{"no table", `[sets.mail]`, `[sets]` + "\n" + `mail = "/var/mail"`, []string{"c.toml:17:1:", "sets.mail must be a table"}},
 		{"a size that is none", `"4GiB"`, `"large"`, []string{"c.toml:12:", `"large" is not a size`}},
 		{"no store", `file:///srv/backup`, `/srv/backup`, []string{"c.toml:1:", "file:///folder"}},
 		{"a relative path", `"/var/mail"`, `"var/mail"`, []string{"c.toml:17:", "not an absolute path"}},
 		{"a writer that cannot be", `"ann"`, `"../ann"`, []string{"c.toml:2:", "not a valid name"}},
-		{"a set that cannot be", `[sets.mail]`, `[sets."a/b"]`, []string{"c.toml:", `"a/b" is not a valid name`}},
+		{"a set that cannot be", `[sets.mail]`, `[sets."a/b"]`, []string{"c.toml:16:7:", `"a/b" is not a valid name`}},
 		{"a secret key", testRecipient, "AGE-SECRET-KEY-1QQQQ", []string{"c.toml:4:", "secret key"}},
+		{"a recipient with a slip", testRecipient, strings.Replace(testRecipient, "ql3z", "ql3y", 1), []string{"c.toml:4:", `recipient "age1ql3y7hjy54pw3hyw"… is not a whole age public key`}},
 		{"a compression that is none", `"better"`, `"best"`, []string{"c.toml:5:", "fastest, default, better or max"}},
 		{"a set without paths", `["/var/mail"]`, `[]`, []string{`set "mail" has no paths`}},
 		{"a recipient twice", `"` + testRecipient + `"]`, `"` + testRecipient + `", "` + testRecipient + `"]`, []string{"c.toml: recipients:", "twice"}},
@@ -98,6 +105,26 @@ func TestConfigMistakesAreToldWithTheirPlace(t *testing.T) {
 				t.Errorf("the error repeats a secret key:\n%v", err)
 			}
 		})
+	}
+}
+
+// Sets are backed up in the order in which the file has them, however they
+// are written.
+func TestSetsKeepTheirOrder(t *testing.T) {
+	for text, want := range map[string][]string{
+		goodConfig: {"home", "mail"},
+		"[sets.z]\npaths = ['/z']\n[sets.a]\npaths = ['/a']":                     {"z", "a"},
+		"sets = { z = { paths = ['/z'] }, m = { paths = ['/m'] } }":              {"z", "m"},
+		"sets.z.paths = ['/z']\nsets.a.paths = ['/a']\nsets.z.exclude = ['*.o']": {"z", "a"},
+	} {
+		c, err := parseConfig("c.toml", []byte(text))
+		if err != nil {
+			t.Errorf("%v\n%s", err, text)
+			continue
+		}
+		if d := cmp.Diff(want, c.setNames()); d != "" {
+			t.Errorf("(-want +got):\n%s%s", d, text)
+		}
 	}
 }
 
@@ -164,12 +191,12 @@ func (s *setup) keysForTest() error {
 }
 
 func TestSizes(t *testing.T) {
-	for s, want := range map[string]byteCount{"1": 1, "10kB": 10_000, "10KiB": 10_240, "1.5GiB": 3 << 29, "100 MiB": 100 << 20, "7M": 7_000_000} {
+	for s, want := range map[string]byteCount{"1B": 1, "10kB": 10_000, "10KiB": 10_240, "1.5GiB": 3 << 29, "100 MiB": 100 << 20, "7M": 7_000_000} {
 		if got, err := parseSize(s); err != nil || got != want {
 			t.Errorf("%q: %d, %v, want %d", s, got, err, want)
 		}
 	}
-	for _, s := range []string{"", "0", "-1", "x", "MiB", "1 furlong", "99999999999EiB", "1e400", "NaN"} {
+	for _, s := range []string{"", "0", "-1", "x", "MiB", "1 furlong", "1", "9,999", "99999999999EiB", "1e400", "NaN"} {
 		if got, err := parseSize(s); err == nil {
 			t.Errorf("%q is taken for %d", s, got)
 		}

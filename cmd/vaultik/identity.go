@@ -63,9 +63,11 @@ func (a *app) identity(ctx context.Context, option string, c *config) (*identity
 	id.keys, err = seal.ParseIdentities(bytes.NewReader(text), from)
 	if err != nil || len(id.keys) == 0 {
 		if id.kit != nil && id.kit.Identity == "" {
-			err = errors.New("this kit holds no age identity, only the root key")
+			err = fmt.Errorf("the kit %s holds only the root key; its end says whose identities open the store", quote(from))
+		} else if errors.Is(err, seal.ErrNoIdentity) {
+			err = fmt.Errorf("%s holds no AGE-SECRET-KEY-… line", quote(from))
 		}
-		return nil, fmt.Errorf("%w in %q: %w", errNoIdentity, from, err)
+		return nil, fmt.Errorf("%w: %w", errNoIdentity, err)
 	}
 	return id, nil
 }

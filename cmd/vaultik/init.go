@@ -1,15 +1,9 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
@@ -41,102 +35,6 @@ func (a *app) initCommand() *cli.Command {
 			return s.run(c.Context)
 		},
 	}
-}
-
-// planInit checks all that can be checked without touching anything.
-func (a *app) planInit(c *cli.Context) (*setup, error) {
-	if c.Args().Len() == 0 {
-		return nil, errors.New("no PATH given; name what to back up: vaultik init --store URL PATH…")
-	}
-	where, err := a.folders(c.String("config"))
-	if err != nil {
-		return nil, err
-	}
-	s := &setup{app: a, where: where, writer: c.String("writer"), named: c.IsSet("writer"), recipients: c.StringSlice("recipient"), classic: c.Bool("x25519")}
-	address := c.String("store")
-	if address == "" {
-		address = a.env("VAULTIK_STORE")
-	}
-	if address == "" {
-		return nil, errors.New("no store given; add --store file:///folder or --store s3://bucket/prefix?endpoint=…")
-	}
-	if s.url, err = parseStoreURL(address); err != nil {
-		return nil, err
-	}
-	for _, word := range c.Args().Slice() {
-		path, err := filepath.Abs(word)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := os.Lstat(path); err != nil {
-			return nil, fmt.Errorf("path to back up: %w", err)
-		}
-		if !utf8.ValidString(path) {
-			return nil, fmt.Errorf("path %q is not UTF-8, which a config file cannot hold; name the folder above it instead", path)
-		}
-		s.paths = append(s.paths, path)
-	}
-	if err := s.chooseName(); err != nil {
-		return nil, err
-	}
-	if s.kit = c.String("kit"); s.kit != "" {
-		if s.kit, err = filepath.Abs(s.kit); err != nil {
-			return nil, err
-		}
-	}
-	if root := c.String("root"); root != "" {
-		if s.rootPublic, err = remote.ParsePublicKey(root); err != nil {
-			return nil, fmt.Errorf("--root: %w", err)
-		}
-		s.further = true
-		switch {
-		case len(s.recipients) == 0:
-			return nil, errors.New("--root without --recipient: name the recipients that the other machines' config lists")
-		case s.kit != "" || s.classic:
-			return nil, errors.New("--root is for a further machine, which gets no identity and no kit; leave --kit and --x25519 out, or --root")
-		}
-	}
-	if s.further {
-		if _, err := seal.ParseRecipients(s.recipients); err != nil {
-			return nil, fmt.Errorf("--recipient: %w", err)
-		}
-	}
-	return s, nil
-}
-
-// chooseName makes the host's name one that a writer may have.
-func (s *setup) chooseName() error {
-	if !s.named {
-		host, err := s.app.hostname()
-		if err != nil {
-			return fmt.Errorf("ask for this machine's name: %w; give --writer NAME", err)
-		}
-		s.writer = writerName(host)
-	}
-	if err := remote.CheckName(s.writer); err != nil {
-		return fmt.Errorf("writer: %w", err)
-	}
-	return nil
-}
-
-// writerName makes a host's name one that remote.CheckName accepts, short
-// enough for a number behind it.
-func writerName(host string) string {
-	const longest = 56
-	name := strings.Map(func(r rune) rune {
-		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", r) {
-			return r
-		}
-		return '-'
-	}, host)
-	name = strings.TrimLeft(name, "._-")
-	if len(name) > longest {
-		name = name[:longest]
-	}
-	if name = strings.TrimRight(name, "._-"); name == "" {
-		return "host"
-	}
-	return name
 }
 
 // keys makes the secrets: the age identity and the root key of a first
@@ -186,37 +84,6 @@ func (s *setup) kitText() string {
 	return k.text()
 }
 
-// refuseExisting stops before files that are there already are in the way.
-func (s *setup) refuseExisting() error {
-	if _, err := os.Lstat(s.where.config); err == nil {
-		return fmt.Errorf("the config %q is there already: this machine is set up; edit it to add paths or sets, "+
-			"or move it away to start a new writer (--config names another file)", s.where.config)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look for the config: %w", err)
-	}
-	if s.kit == "" {
-		return nil
-	}
-	if _, err := os.Lstat(s.kit); err == nil {
-		return fmt.Errorf("the recovery kit %q is there already and is never overwritten; choose another --kit FILE", s.kit)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look for the recovery kit: %w", err)
-	}
-	return nil
-}
-
-// probe tries what the store can do, and tells what it cannot.
-func (s *setup) probe(ctx context.Context) error {
-	can, err := remote.Probe(ctx, s.store, s.app.random)
-	if err != nil {
-		return fmt.Errorf("try the store: %w", err)
-	}
-	for _, w := range can.Warnings() {
-		s.app.ui.warn("%s", w)
-	}
-	return nil
-}
-
 // farewell says what was made and what to do now.
 func (s *setup) farewell() {
 	u := s.app.ui
@@ -263,6 +130,13 @@ func (s *setup) farewell() {
 		u.say("")
 		u.say("A second recipient, kept elsewhere, would outlive the loss of this one: add its")
 		u.say("public key to \"recipients\" in the config.")
+	}
+	for _, path := range s.paths {
+		if inside(s.kitFolder, path) {
+			u.warn("the recovery kit %q lies in %q, which is backed up: copy it to where neither this machine's thief nor its fire reaches, "+
+				"and remove it from here before the first backup, or snapshots will contain it", s.kit, path)
+			break
+		}
 	}
 }
 

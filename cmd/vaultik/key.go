@@ -18,7 +18,7 @@ func (a *app) keyCommand() *cli.Command {
 			Description: "Give --key as \"vaultik init\" printed it on that machine: then a key that somebody else\n" +
 				"put into the store cannot be certified by mistake.",
 			Flags: []cli.Flag{
-				&cli.StringFlag{Name: "kit", Required: true, Usage: "recovery kit `FILE`"},
+				&cli.StringFlag{Name: "kit", Usage: "recovery kit `FILE`; always needed"},
 				&cli.StringFlag{Name: "key", Usage: "the signing `KEY` that must be there"},
 				&cli.IntFlag{Name: "signer", Value: 1, Usage: "the signer's `NUMBER`"},
 				&cli.Uint64Flag{Name: "from", Value: 1, Usage: "the first run that it signs, a `NUMBER`"},
@@ -35,10 +35,19 @@ func (a *app) certify(c *cli.Context) (err error) {
 	switch {
 	case remote.CheckName(writer) != nil:
 		return fmt.Errorf("WRITER: %w", remote.CheckName(writer))
+	case c.String("kit") == "":
+		return errors.New("no kit given; add --kit FILE, the recovery kit, which holds the root key")
 	case n < 1:
 		return fmt.Errorf("--signer %d: signers are numbered from 1", n)
 	case from < 1 || from > remote.MaxSeq:
 		return fmt.Errorf("--from %d: runs are numbered from 1", from)
+	}
+	var want remote.PublicKey
+	if given := c.String("key"); given != "" {
+		var err error
+		if want, err = remote.ParsePublicKey(given); err != nil {
+			return fmt.Errorf("--key is not a signing key as \"vaultik init\" prints it, RW…: %w", err)
+		}
 	}
 	text, err := readSmall(c.String("kit"), identityLimit)
 	if err != nil {
@@ -77,9 +86,9 @@ func (a *app) certify(c *cli.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", object, err)
 	}
-	if want := c.String("key"); want != "" && want != key.String() {
+	if !want.IsZero() && !want.Equal(key) {
 		return fmt.Errorf("%w: the store holds the signing key %s for writer %q, not %s; do not certify it before you know whose it is",
-			remote.ErrNotTrusted, key, writer, quote(want))
+			remote.ErrNotTrusted, key, writer, want)
 	}
 	signature := remote.SignCertificate(k.Root, remote.Certificate{N: n, Key: key, Role: remote.RoleWriter, Writer: writer, From: from})
 	if _, err := remote.ParseCertificate(k.Root.Public(), writer, n, public, signature); err != nil {
@@ -110,6 +119,10 @@ func (a *app) certified(c *cli.Context, store remote.Store, k *kit, writer strin
 	there, err := remote.ParseCertificate(k.Root.Public(), writer, n, public, signature)
 	if err != nil {
 		return fmt.Errorf("%s is there already but not of this kit's root key: %w; run \"vaultik init\" on that machine again, under another name", object, err)
+	}
+	if from := remote.Seq(c.Uint64("from")); c.IsSet("from") && there.From != from {
+		return fmt.Errorf("signer %d of writer %q is certified already, from run %d on, and a certificate is never replaced; leave --from %d out",
+			n, writer, uint64(there.From), uint64(from))
 	}
 	a.sayCertified("was certified already", writer, n, there.From, there.Key)
 	return nil

@@ -36,6 +36,16 @@ func lock(state string) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("%w: %s holds %q; wait until it is done", errLocked, holder, path)
 	}
+	// An init that failed may have removed the file while this one was opened.
+	mine, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("look at the lock: %w", err)
+	}
+	if there, err := os.Stat(path); err != nil || !os.SameFile(mine, there) {
+		f.Close()
+		return lock(state)
+	}
 	// Who looks while it is being written sees an old holder's number or
 	// none: it serves people only.
 	err = f.Truncate(0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
@@ -22,8 +23,10 @@ type reading struct {
 	store openedStore
 	root  remote.PublicKey
 	id    *identity    // nil if none was given
-	own   string       // this machine's writer, or the kit's; "" if neither is known
+	own   string       // this machine's writer in the store; "" if it is none
 	seen  *remote.Seen // nil if it cannot be kept
+	temp  string       // folder to remove in the end; "" if there is none
+	wrong []error      // what is wrong with the store; it was told
 }
 
 // readingFlags are the options of commands that need no identity.
@@ -37,11 +40,16 @@ func readingFlags(more ...cli.Flag) []cli.Flag {
 // asked for, but a kit that was given tells store and root key.
 func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	r := &reading{}
-	if r.where, err = a.folders(c.String("config")); err != nil {
+	if r.where, err = a.findFolders(c.String("config")); err != nil {
 		return nil, err
 	}
-	r.conf, err = readConfig(r.where.config)
-	if errors.Is(err, errNoConfig) && c.String("config") == "" {
+	if r.where.config != "" {
+		r.conf, err = readConfig(r.where.config)
+	}
+	if errors.Is(err, errNoConfig) {
+		if named := c.String("config"); named != "" {
+			return nil, fmt.Errorf("%w: %q does not exist; correct --config or leave it out: the recovery kit, as --identity KIT, says all that is needed to read", errNoConfig, named)
+		}
 		err = nil
 	}
 	if err != nil {
@@ -65,6 +73,9 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if r.store, err = r.url.open(c.Context); err != nil {
 		return nil, err
 	}
+	if err := r.needCache(); err != nil {
+		return nil, errors.Join(err, r.store.Close())
+	}
 	if r.seen, err = openSeen(r.where.state); err != nil {
 		a.ui.warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
 	}
@@ -83,7 +94,23 @@ func openSeen(state string) (*remote.Seen, error) {
 	return seen, nil
 }
 
-func (r *reading) Close() error { return r.store.Close() }
+// needCache makes a cache for this once where there is no place for a lasting
+// one: the machine on which somebody restores may have nothing set up.
+func (r *reading) needCache() (err error) {
+	if r.where.cache == "" {
+		r.temp, err = os.MkdirTemp("", "vaultik-")
+		r.where.cache = r.temp
+	}
+	return err
+}
+
+func (r *reading) Close() error {
+	err := r.store.Close()
+	if r.temp != "" {
+		err = errors.Join(err, os.RemoveAll(r.temp))
+	}
+	return err
+}
 
 // useStateDir lets the config's state_dir count where the environment is
 // silent.
@@ -113,11 +140,8 @@ func (a *app) findStore(c *cli.Context, r *reading) (err error) {
 	default:
 		return errors.New("no store given; add --store URL, or --identity KIT with a recovery kit, which names it")
 	}
-	switch {
-	case r.conf != nil && r.conf.Store != nil && r.conf.Store.String() == r.url.String():
+	if r.conf != nil && r.conf.Store != nil && r.conf.Store.String() == r.url.String() {
 		r.own = r.conf.Writer.string
-	case r.conf == nil && r.id != nil && r.id.kit != nil:
-		r.own = r.id.kit.Writer
 	}
 	return nil
 }
@@ -155,26 +179,67 @@ func (a *app) catalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
 		return nil, err
 	}
 	_, err = c.Refresh(ctx)
-	if err != nil && len(c.Snapshots()) == 0 {
-		return nil, errors.Join(err, c.Close())
+	shown, flaws := len(c.Snapshots()), c.Problems()
+	switch none := r.noneCertified(flaws, c.Writers()); {
+	case err != nil && shown == 0:
+	case none != nil:
+		err = none
+	case len(flaws) > 0 && shown == 0:
+		err = errors.Join(flaws...)
+	case len(c.Writers()) == 0:
+		err = r.noWriter()
+	default:
+		if err != nil {
+			flaws = append([]error{err}, flaws...)
+		}
+		a.tell(r, flaws)
+		return c, nil
 	}
-	if err != nil {
-		a.ui.warn("%v", err)
-	}
-	if err := a.problems(c.Problems(), len(c.Snapshots())); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return c, nil
+	return nil, errors.Join(err, c.Close())
 }
 
-// problems warns of what is wrong with a store. Where nothing is right, it is
-// the error.
-func (a *app) problems(all []error, shown int) error {
-	if shown == 0 && len(all) > 0 {
-		return errors.Join(all...)
+// noWriter: a store that somebody set up has a writer.
+func (r *reading) noWriter() error {
+	return fmt.Errorf("%w: there is no writer in %q; is its disk mounted, and is the address right?", remote.ErrNoStore, r.url.String())
+}
+
+// noneCertified is the error if the root key has certified nobody: where one
+// key is wrong, nobody wants to read about every writer. If all that is
+// missing is its word, they are told one by one, with what to do.
+func (r *reading) noneCertified(flaws []error, writers []string) error {
+	refused, waiting := 0, true
+	for _, err := range flaws {
+		if u := (*remote.Uncertified)(nil); errors.As(err, &u) {
+			refused++
+			waiting = waiting && u.Waiting() && u.Before == nil
+		}
 	}
-	for _, p := range all {
-		a.ui.warn("%v", p)
+	switch {
+	case refused == 0 || refused < len(writers):
+		return nil
+	case waiting:
+		return errors.Join(flaws...)
 	}
-	return nil
+	return fmt.Errorf("%w: nothing in %q is certified by root key %s; is this the kit or the root key of this store? (its writers: %q)",
+		remote.ErrNotTrusted, r.url.String(), r.root, writers)
+}
+
+// tell warns of what is wrong with a store, and keeps for verdict what is more
+// than a machine that was not certified yet.
+func (a *app) tell(r *reading, flaws []error) {
+	for _, err := range flaws {
+		a.ui.warn("%v", err)
+		if u := (*remote.Uncertified)(nil); !errors.As(err, &u) || u.Before != nil {
+			r.wrong = append(r.wrong, err)
+		}
+	}
+}
+
+// verdict is how a command ends that has shown all that it could of a store
+// with which something may be wrong.
+func (r *reading) verdict() error {
+	if len(r.wrong) == 0 {
+		return nil
+	}
+	return &exitError{code: exitCode(errors.Join(r.wrong...))} // told above
 }

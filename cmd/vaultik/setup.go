@@ -32,6 +32,7 @@ type setup struct {
 	recipients []string
 	rootPublic remote.PublicKey
 	kit        string // path; "" on a further machine
+	kitFolder  string
 
 	store    openedStore
 	root     remote.SigningKey // of a first machine
@@ -61,11 +62,20 @@ func (s *setup) staging() string  { return filepath.Join(s.where.state, unfinish
 
 // run sets the machine up.
 func (s *setup) run(ctx context.Context) (err error) {
+	_, missing := os.Lstat(s.where.state)
 	unlock, err := lock(s.where.state)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if errors.Is(missing, fs.ErrNotExist) {
+		defer func() {
+			if err != nil { // nobody can work with this folder yet; it stays if anything is in it
+				os.Remove(filepath.Join(s.where.state, lockFile))
+				os.Remove(s.where.state)
+			}
+		}()
+	}
 	if err := s.repair(ctx); err != nil {
 		return err
 	}
@@ -83,6 +93,9 @@ func (s *setup) run(ctx context.Context) (err error) {
 				os.Remove(s.url.folder) // stays if anything is in it
 			}
 		}()
+	}
+	if err := s.refuseSecondRoot(ctx); err != nil {
+		return err
 	}
 	if err := s.probe(ctx); err != nil {
 		return err

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +28,7 @@ func (a *app) snapshotCommand() *cli.Command {
 		},
 		&cli.Command{
 			Name: "show", Usage: "show what a signed manifest says; needs no identity", ArgsUsage: "SNAPSHOT",
-			Description:  snapshotNames,
+			Description:  snapshotNames + "\n\nWith an identity also what only the encrypted metadata say: host, paths, excludes and tags.",
 			OnUsageError: usageError, Flags: readingFlags(), Action: a.snapshotShow,
 		},
 		create,
@@ -75,16 +77,13 @@ func (a *app) snapshotList(c *cli.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, catalog.Close()) }()
 
-	all := catalog.Snapshots()
-	if w := c.String("writer"); w != "" && !slices.ContainsFunc(all, func(s fs.Snapshot) bool { return s.Writer == w }) {
-		return fmt.Errorf("no snapshot of a writer %q is there that is trusted; \"vaultik store info\" shows the writers", w)
+	all, err := choose(catalog, c.String("writer"), c.String("set"))
+	if err != nil {
+		return err
 	}
-	all = slices.DeleteFunc(all, func(s fs.Snapshot) bool {
-		return c.String("writer") != "" && s.Writer != c.String("writer") || c.String("set") != "" && s.Set != c.String("set")
-	})
 	if len(all) == 0 {
 		a.ui.print("no snapshots")
-		return nil
+		return r.verdict()
 	}
 	var rows [][]string
 	for _, s := range all {
@@ -92,8 +91,36 @@ func (a *app) snapshotList(c *cli.Context) (err error) {
 		t := s.Manifest.Totals
 		rows = append(rows, []string{s.ID, s.Set, when(s.Finished), count(t.Files), size(t.Bytes), size(t.NewBytes), size(t.StoredBytes)})
 	}
-	a.ui.table([]string{"SNAPSHOT", "SET", "FINISHED", "<FILES", "<SIZE", "<NEW", "<STORED"}, rows)
-	return nil
+	a.ui.table([]string{"SNAPSHOT", "SET", "FINISHED", "<ENTRIES", "<SIZE", "<NEW", "<STORED"}, rows)
+	return r.verdict()
+}
+
+// choose are the snapshots of one writer and one set, where these are not "".
+// Names that are nobody's are errors, which list the choices.
+func choose(c *fs.Catalog, writer, set string) ([]fs.Snapshot, error) {
+	all := c.Snapshots()
+	if writer != "" {
+		if _, err := pick(c.Writers(), writer); err != nil {
+			return nil, err
+		}
+		all = slices.DeleteFunc(all, func(s fs.Snapshot) bool { return s.Writer != writer })
+		for _, err := range c.Problems() {
+			if u := (*remote.Uncertified)(nil); errors.As(err, &u) && u.Writer == writer {
+				return nil, err
+			}
+		}
+	}
+	if set == "" || len(all) == 0 {
+		return all, nil
+	}
+	sets := make(map[string]bool)
+	for _, s := range all {
+		sets[s.Set] = true
+	}
+	if !sets[set] {
+		return nil, fmt.Errorf("there is no snapshot of a set %q; there are some of %q", set, slices.Sorted(maps.Keys(sets)))
+	}
+	return slices.DeleteFunc(all, func(s fs.Snapshot) bool { return s.Set != set }), nil
 }
 
 func (a *app) snapshotShow(c *cli.Context) (err error) {
@@ -114,6 +141,10 @@ func (a *app) snapshotShow(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	sealed, err := a.unseal(c.Context, r, catalog, s)
+	if err != nil {
+		return err
+	}
 	m := s.Manifest
 	a.ui.result(struct {
 		snapshotLine
@@ -124,7 +155,8 @@ func (a *app) snapshotShow(c *cli.Context) (err error) {
 		Dumps      []remote.DumpPart `json:"dumps"`
 		Recipients []string          `json:"recipients"`
 		Parameters remote.Parameters `json:"parameters"`
-	}{lineOf(s), m.Previous, m.Version, m.Totals.NewFiles, m.Rows, m.Dumps, m.Recipients, m.Parameters})
+		*sealedLine
+	}{lineOf(s), m.Previous, m.Version, m.Totals.NewFiles, m.Rows, m.Dumps, m.Recipients, m.Parameters, sealed})
 
 	previous := "none, it is the first"
 	if m.Previous != nil {
@@ -153,7 +185,46 @@ func (a *app) snapshotShow(c *cli.Context) (err error) {
 	} {
 		a.ui.print("%-11s %s", l[0]+":", l[1])
 	}
+	if sealed == nil {
+		return nil
+	}
+	a.ui.print("%-11s %s", "Host:", quote(sealed.Hostname))
+	for _, l := range []struct {
+		name  string
+		items []string
+	}{{"Path", sealed.Paths}, {"Exclude", sealed.Excludes}, {"Tag", sealed.Tags}} {
+		for _, item := range l.items {
+			a.ui.print("%-11s %s", l.name+":", quote(item))
+		}
+	}
 	return nil
+}
+
+// sealedLine is what only a snapshot's encrypted metadata say of it.
+type sealedLine struct {
+	Hostname string   `json:"hostname"`
+	Paths    []string `json:"paths"`
+	Excludes []string `json:"excludes"`
+	Tags     []string `json:"tags"`
+}
+
+// unseal reads it if an identity was given; without one it is nil.
+func (a *app) unseal(ctx context.Context, r *reading, c *fs.Catalog, s fs.Snapshot) (_ *sealedLine, err error) {
+	if r.id == nil {
+		return nil, nil
+	}
+	if err := r.id.check(s); err != nil {
+		return nil, err
+	}
+	a.ui.progress("", "loading the metadata of %s", s.ID)
+	tree, err := c.OpenSnapshot(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, tree.Close()) }()
+	m := tree.Snapshot()
+	list := func(items []string) []string { return append([]string{}, items...) } // JSON's [], not null
+	return &sealedLine{m.Hostname, list(m.Roots), list(m.Excludes), list(m.Tags)}, nil
 }
 
 // short cuts fingerprints to what a person compares.

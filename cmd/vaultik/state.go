@@ -17,10 +17,23 @@ type folders struct {
 	cache  string // may be deleted at any time
 }
 
-// folders finds them: root's are the system's, a user's follow the XDG rules;
-// VAULTIK_CONFIG, VAULTIK_STATE_DIR and VAULTIK_CACHE_DIR overrule both. option
-// is --config.
+// folders is findFolders where all of them are needed.
 func (a *app) folders(option string) (folders, error) {
+	f, err := a.findFolders(option)
+	for _, place := range []struct{ path, variable string }{
+		{f.config, "VAULTIK_CONFIG"}, {f.state, "VAULTIK_STATE_DIR"}, {f.cache, "VAULTIK_CACHE_DIR"},
+	} {
+		if err == nil && place.path == "" {
+			err = fmt.Errorf("HOME is not set; set it, or %s", place.variable)
+		}
+	}
+	return f, err
+}
+
+// findFolders finds them: root's are the system's, a user's follow the XDG
+// rules; VAULTIK_CONFIG, VAULTIK_STATE_DIR and VAULTIK_CACHE_DIR overrule both.
+// option is --config. Those for which there is no place are "".
+func (a *app) findFolders(option string) (folders, error) {
 	f := folders{
 		config: "/etc/vaultik/vaultik.toml",
 		state:  "/var/lib/vaultik",
@@ -47,18 +60,13 @@ func (a *app) folders(option string) (folders, error) {
 		"VAULTIK_CONFIG": &f.config, "VAULTIK_STATE_DIR": &f.state, "VAULTIK_CACHE_DIR": &f.cache,
 	} {
 		v := a.env(variable)
-		if v != "" {
-			*place = v
-		}
-		if variable == "VAULTIK_CONFIG" && option != "" {
+		if v == "" || variable == "VAULTIK_CONFIG" && option != "" {
 			continue
 		}
-		switch {
-		case *place == "":
-			return folders{}, fmt.Errorf("HOME is not set; set it, or %s", variable)
-		case !filepath.IsAbs(*place):
+		if !filepath.IsAbs(v) {
 			return folders{}, fmt.Errorf("%s=%q is not an absolute path", variable, v)
 		}
+		*place = filepath.Clean(v)
 	}
 	if option != "" {
 		path, err := filepath.Abs(option)
@@ -67,7 +75,6 @@ func (a *app) folders(option string) (folders, error) {
 		}
 		f.config = path
 	}
-	f.config, f.state, f.cache = filepath.Clean(f.config), filepath.Clean(f.state), filepath.Clean(f.cache)
 	return f, nil
 }
 
@@ -82,6 +89,9 @@ const (
 
 // private makes a folder, and those above it, that only its owner may enter.
 func private(folder string) error {
+	if folder == "" {
+		return errors.New("there is no place for it, because HOME is not set")
+	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
@@ -95,6 +105,9 @@ func create(path string, content []byte) (err error) {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".vaultik-") // 0600
+	if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
+		return &fs.PathError{Op: "create", Path: path, Err: failed.Err} // not the temporary name
+	}
 	if err != nil {
 		return err
 	}

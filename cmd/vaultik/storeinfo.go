@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -62,14 +61,12 @@ func (a *app) storeInfo(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	names, err := remote.ListWriters(c.Context, r.store)
+	names, err := remote.WritersToRead(c.Context, r.store, r.seen, r.url.String())
+	if err == nil && len(names) == 0 {
+		err = r.noWriter()
+	}
 	if err != nil {
 		return err
-	}
-	if r.seen != nil { // it may know writers that the store hides
-		names = append(names, r.seen.Writers(r.url.String())...)
-		slices.Sort(names)
-		names = slices.Compact(names)
 	}
 	if only := c.String("writer"); only != "" {
 		if names, err = pick(names, only); err != nil {
@@ -106,10 +103,7 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 	if err != nil {
 		return look{}, err
 	}
-	l := look{state: state, problems: state.Problems}
-	if len(state.Signers.Certificates) > 0 { // else every manifest says it
-		l.problems = slices.Concat(state.Signers.Problems, state.Problems)
-	}
+	l := look{state: state, problems: state.Flaws(r.seen, r.url.String(), a.now())}
 	for info, err := range r.store.List(ctx, remote.WriterPrefix(writer)) {
 		if err != nil {
 			return look{}, err
@@ -117,26 +111,18 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 		l.objects++
 		l.bytes += info.Size
 	}
-	if r.seen != nil {
-		var seq remote.Seq // 0: the store shows none
-		var hash remote.Hash
-		if n := len(state.Snapshots); n > 0 {
-			seq, hash = state.Snapshots[n-1].Manifest.Seq, state.Snapshots[n-1].Hash
-		}
-		if err := r.seen.Check(r.url.String(), writer, seq, hash, a.now()); err != nil {
-			l.problems = append(l.problems, err)
-		}
-	}
 	return l, nil
 }
 
 func (a *app) showStore(r *reading, looks []look) error {
 	a.ui.print("Store:     %s", quote(r.url.String()))
 	a.ui.print("Root key:  %s", r.root)
-	trusted := 0
 	var rows, signers [][]string
+	var flaws []error
+	var names []string
 	for _, l := range looks {
 		line := l.line()
+		names, flaws = append(names, line.Writer), append(flaws, l.problems...)
 		a.ui.result(line)
 		for _, s := range line.Signers {
 			signers = append(signers, []string{line.Writer, fmt.Sprint(s.N), string(s.Role), fmt.Sprint(uint64(s.From)), s.Key})
@@ -144,7 +130,6 @@ func (a *app) showStore(r *reading, looks []look) error {
 		word := "UNTRUSTED"
 		if line.Trusted {
 			word = "trusted"
-			trusted++
 		}
 		latest := "-"
 		if line.Latest != "" {
@@ -152,29 +137,17 @@ func (a *app) showStore(r *reading, looks []look) error {
 		}
 		rows = append(rows, []string{line.Writer, word, count(int64(line.Snapshots)), latest, count(l.objects), size(l.bytes)})
 	}
-	if len(looks) == 0 {
-		a.ui.print("Writers:   none")
-		return nil
-	}
 	a.ui.print("")
 	a.ui.table([]string{"WRITER", "SIGNER", "<SNAPSHOTS", "LATEST", "<OBJECTS", "<STORED"}, rows)
 	if a.ui.verbose {
 		a.ui.print("")
 		a.ui.table([]string{"WRITER", "<SIGNER", "ROLE", "<FROM RUN", "KEY"}, signers)
 	}
-	for _, l := range looks {
-		if len(l.state.Signers.Certificates) == 0 && l.objects > 0 {
-			a.ui.warn("writer %q is UNTRUSTED: the root key has certified no signer of it; if it is one of yours, "+
-				"run \"vaultik key certify %s --kit KIT\" where the recovery kit is", l.state.Writer, l.state.Writer)
-		}
-		for _, p := range l.problems {
-			a.ui.warn("%v", p)
-		}
+	if err := r.noneCertified(flaws, names); err != nil {
+		return err
 	}
-	if trusted == 0 {
-		return &exitError{code: exitCode(remote.ErrNotTrusted)} // told above, by name
-	}
-	return nil
+	a.tell(r, flaws)
+	return r.verdict()
 }
 
 func (l look) line() writerLine {

@@ -48,7 +48,8 @@ paths = [
 #exclude = ["*.tmp", "node_modules/"]
 #exclude_file = ["/etc/vaultik/exclude"]
 
-# Leave out what is in folders that hold a file of such a name.
+# Leave out what is in folders that hold an entry of such a name; the folder
+# itself and that entry stay in.
 #exclude_if_present = [".nobackup"]
 
 # Leave out larger files.

@@ -230,8 +230,8 @@ func plural(n int64, one, many string) string {
 	return count(n) + " " + many
 }
 
-// when is a time as tables show it: local, without a fraction.
-func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+// when is a time as tables show it: in UTC, as in the snapshots' ids.
+func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
 // isTerminal reports whether w is a file that is a terminal.
 func isTerminal(w io.Writer) bool {

@@ -103,7 +103,7 @@ func (w *writing) complete(c *cli.Context, a *app) (err error) {
 	return nil
 }
 
-// chooseSets are those named, or all of them, in the order of their names.
+// chooseSets are those named, or all of them, in the order of the config.
 func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 	names := c.Args().Slice()
 	if len(names) == 0 {
@@ -119,6 +119,9 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 			return nil, fmt.Errorf("set %q is named twice", n)
 		}
 		set := backup.Set{Name: n, Tags: c.StringSlice("tag")}
+		if err := checkTags(set.Tags); err != nil {
+			return nil, err
+		}
 		for _, p := range conf.Paths {
 			set.Roots = append(set.Roots, p.string)
 		}
@@ -171,7 +174,7 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	dir := filepath.Join(w.where.state, writer)
 	text, err := readSmall(filepath.Join(dir, signingKeyFile), 4096)
 	if err != nil {
-		return fmt.Errorf("signing key of writer %q: %w (was the state folder lost? then move the config away and run \"vaultik init\" again)", writer, err)
+		return lost("signing key", writer, err)
 	}
 	signer, err := remote.ParseSigningKey(string(text))
 	if err != nil {
@@ -179,7 +182,7 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	}
 	secret, err := readSecret(filepath.Join(dir, secretFile))
 	if err != nil {
-		return fmt.Errorf("chunker secret of writer %q: %w", writer, err)
+		return lost("chunker secret", writer, err)
 	}
 	host, err := a.hostname()
 	if err != nil {
@@ -194,12 +197,22 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 		return err
 	}
 	w.closes = append(w.closes, store.Close)
+	if err := w.checkStore(ctx, store); err != nil {
+		return err
+	}
 	if err := a.checkCertified(ctx, w, store, signer); err != nil {
 		return err
 	}
+	for _, set := range w.sets {
+		for _, path := range set.Roots {
+			if why := leftOut(ctx, disk, set.Rules.Always, path); why != "" {
+				a.ui.warn("set %s: %q is always left out: %s", set.Name, path, why)
+			}
+		}
+	}
 	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, indexFile), metastore.Options{})
 	if err != nil {
-		return err
+		return lost("index", writer, err)
 	}
 	w.closes = append(w.closes, index.Close)
 	b := buildInfo()
@@ -209,30 +222,5 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 		Chunking: metastore.Chunking{Algorithm: chunker, Min: chunkMin, Avg: chunkAvg, Max: chunkMax, Secret: secret},
 		Level:    seal.Level(w.conf.Compression), BlobSize: blobSize, Now: a.now,
 	}
-	return nil
-}
-
-// checkCertified warns if no reader would believe what this machine signs: a
-// further machine's key waits for the kit's word. The backup goes on, for the
-// certificate covers what was made before it.
-func (a *app) checkCertified(ctx context.Context, w *writing, store remote.Store, signer remote.SigningKey) error {
-	if w.conf.RootKey.IsZero() {
-		return nil // somebody else's business
-	}
-	writer := w.conf.Writer.string
-	signers, err := remote.LoadSigners(ctx, store, w.conf.RootKey.PublicKey, writer)
-	if errors.Is(err, remote.ErrDenied) {
-		return nil // these credentials may only write
-	}
-	if err != nil {
-		return err
-	}
-	for _, c := range signers.Certificates {
-		if c.Key.Equal(signer.Public()) {
-			return nil
-		}
-	}
-	a.ui.warn("this machine's signing key is not certified, so no reader trusts its snapshots; "+
-		"where the recovery kit is, run: vaultik key certify %s --key %s --kit KIT --store %s", writer, signer.Public(), w.url)
 	return nil
 }

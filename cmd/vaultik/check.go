@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"unicode"
+	"unicode/utf8"
+
+	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+// checkTags refuses what nobody could read or ask for.
+func checkTags(tags []string) error {
+	for _, tag := range tags {
+		if tag == "" || !utf8.ValidString(tag) || strings.ContainsFunc(tag, unicode.IsControl) {
+			return fmt.Errorf("--tag %q: a tag is not empty and has no control characters", tag)
+		}
+	}
+	return nil
+}
+
+// lost says what to do if one of the writer's files is not there.
+func lost(what, writer string, err error) error {
+	err = fmt.Errorf("%s of writer %q: %w", what, writer, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; if the state folder was lost, move the config away and start a new writer: "+
+			"\"vaultik init --root KEY --recipient KEY\", both as that config has them", err)
+	}
+	return err
+}
+
+// leftOut says why a path to back up would be left out whatever the excludes
+// are, "" if it would not. What cannot be examined is the backup's to tell.
+func leftOut(ctx context.Context, disk *localfs.Source, always []string, path string) string {
+	for _, folder := range always {
+		if inside(path, folder) {
+			return fmt.Sprintf("it is the store, or vaultik's own folder, %q", folder)
+		}
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return ""
+	}
+	dev := uint64(info.Sys().(*syscall.Stat_t).Dev)
+	volume, err := disk.Volume(ctx, dev, path)
+	if err != nil {
+		return ""
+	}
+	m, err := backup.Compile(backup.Rules{}, []string{path})
+	if err != nil || m.Boundary(path, backup.Entry{Dev: dev}, volume, dev) != metastore.StateExcluded {
+		return ""
+	}
+	return fmt.Sprintf("it is on a pseudo file system (%s)", volume.FSType)
+}
+
+// checkStore makes sure that this is the store that init set up: where its
+// disk is not mounted lies a folder too, and a backup into that would be
+// neither where it is looked for nor what the next one can build on.
+func (w *writing) checkStore(ctx context.Context, store remote.Store) error {
+	writer := w.conf.Writer.string
+	key := remote.SignerKey(writer, 1)
+	_, err := store.Stat(ctx, key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %q is not the store that \"vaultik init\" set up for writer %q (it has no %s); is its disk mounted, and is the address right?",
+			remote.ErrNoStore, w.url.String(), writer, key)
+	case errors.Is(err, remote.ErrDenied):
+		return nil // these credentials may only write
+	}
+	return err
+}
+
+// checkCertified warns if no reader would believe what this machine signs: a
+// further machine's key waits for the kit's word. The backup goes on, for the
+// certificate covers what was made before it.
+func (a *app) checkCertified(ctx context.Context, w *writing, store remote.Store, signer remote.SigningKey) error {
+	if w.conf.RootKey.IsZero() {
+		return nil // somebody else's business
+	}
+	writer := w.conf.Writer.string
+	signers, err := remote.LoadSigners(ctx, store, w.conf.RootKey.PublicKey, writer)
+	if errors.Is(err, remote.ErrDenied) {
+		return nil // these credentials may only write
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range signers.Certificates {
+		if c.Key.Equal(signer.Public()) {
+			return nil
+		}
+	}
+	a.ui.warn("this machine's signing key is not certified, so no reader trusts its snapshots; "+
+		"where the recovery kit is, run: vaultik key certify %s --key %s --kit KIT --store %s", writer, signer.Public(), w.url)
+	return nil
+}
