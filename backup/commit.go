@@ -13,10 +13,6 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
-// partSize bounds a dump part, in bytes of ciphertext. The format allows 32 MiB;
-// smaller ones take less memory here and are loaded in parallel.
-const partSize = 8 << 20
-
 // listAbove is how many blobs a manifest names by itself, or by difference to
 // a list that is stored, before a new list is stored. A name is some 100 bytes
 // of JSON, so that an unchanged run's manifest stays within a few kilobytes.
@@ -58,7 +54,8 @@ func (w *writer) commit(ctx context.Context) error {
 		previous := remote.Hash(status.LastManifest)
 		m.Previous = &previous
 	}
-	if err := w.dump(ctx, m); err != nil {
+	commit := metastore.Commit{}
+	if err := w.dump(ctx, m, &commit); err != nil {
 		return err
 	}
 	lists, err := w.references(ctx, m)
@@ -75,63 +72,10 @@ func (w *writer) commit(ctx context.Context) error {
 	w.intent = intent{seq: m.Seq, manifest: object}
 	w.intent.signature = w.Signer.Sign(object, remote.ManifestComment(m.Writer, m.Seq))
 	w.summarise(m, remote.Sum(object))
-	if err := w.run.SetIntent(ctx, object, w.intent.signature, remote.Sum(object), lists); err != nil {
+	commit.Manifest, commit.Signature, commit.Hash, commit.Lists = object, w.intent.signature, remote.Sum(object), lists
+	if err := w.run.SetIntent(ctx, commit); err != nil {
 		return fmt.Errorf("store the intent in the index: %w", err)
 	}
-	return nil
-}
-
-// dump streams the snapshot's metadata into sealed parts and puts them.
-func (w *writer) dump(ctx context.Context, m *remote.Manifest) error {
-	t := &w.tally
-	row := metastore.Snapshot{
-		Seq: int64(m.Seq), ID: m.Snapshot, Writer: m.Writer, Set: m.Set, Hostname: w.Hostname,
-		Started: metastore.TimeOf(w.result.Started), Finished: metastore.TimeOf(w.result.Finished),
-		Version: w.Version, Revision: w.Revision,
-		Roots: w.set.Roots, Excludes: w.set.Rules.Patterns, Tags: w.set.Tags, Chunking: w.Chunking,
-		NewFiles: t.changed.Load(), NewBytes: t.fresh.Load(), StoredBytes: t.stored.Load(),
-	}
-	totals, err := w.run.WriteDump(ctx, row, func(int) (metastore.PartWriter, error) {
-		part, err := seal.NewPart(w.recipients, w.Level)
-		return &dumpPart{part, ctx, w, m}, err
-	})
-	if err != nil {
-		return fmt.Errorf("dump the snapshot's metadata: %w", err)
-	}
-	m.Totals = remote.Totals{
-		Files: totals.Files, Bytes: totals.Bytes,
-		NewFiles: row.NewFiles, NewBytes: row.NewBytes, StoredBytes: row.StoredBytes,
-	}
-	m.Rows = remote.Rows{
-		Volumes: totals.Volumes, Paths: totals.Paths, Files: totals.Files, Xattrs: totals.Xattrs,
-		Contents: totals.Contents, FileChunks: totals.FileChunks,
-		Chunks: totals.Chunks, Blobs: totals.Blobs, BlobChunks: totals.BlobChunks,
-	}
-	return nil
-}
-
-// dumpPart is one part of the dump in the making.
-type dumpPart struct {
-	*seal.Part
-	ctx context.Context
-	w   *writer
-	m   *remote.Manifest
-}
-
-// Full says when the next statement, a megabyte at most, belongs elsewhere.
-func (p *dumpPart) Full() bool { return p.Size()+1<<20 > partSize }
-
-// Close seals the part, puts it and names it in the manifest.
-func (p *dumpPart) Close() error {
-	object, err := p.Part.Close()
-	if err != nil {
-		return err
-	}
-	o := remote.Object{Seq: p.m.Seq, SHA256: remote.Sum(object), Size: int64(len(object))}
-	if err := p.w.putNamed(p.ctx, remote.DumpKey(p.m.Writer, o.Seq, o.SHA256), object); err != nil {
-		return err
-	}
-	p.m.Dumps = append(p.m.Dumps, remote.DumpPart{Object: o, PlainSize: p.PlainSize()})
 	return nil
 }
 

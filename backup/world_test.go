@@ -121,8 +121,8 @@ func (w *world) view(seq remote.Seq) *metastore.View {
 	w.t.Helper()
 	m := w.manifest(seq)
 	var parts []metastore.Part
-	for i, d := range m.Dumps {
-		parts = append(parts, metastore.Part{Kind: metastore.Full, N: i + 1, Open: func(ctx context.Context) (io.ReadCloser, error) {
+	for _, d := range m.Dumps {
+		parts = append(parts, metastore.Part{Open: func(ctx context.Context) (io.ReadCloser, error) {
 			object, err := get(ctx, w.store.Store, remote.DumpKey("host", d.Seq, d.SHA256), d.Size+1)
 			if err != nil {
 				return nil, err

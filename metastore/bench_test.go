@@ -116,7 +116,7 @@ func BenchmarkDumpOf100kFiles(b *testing.B) {
 	var peak uint64
 	for b.Loop() {
 		d := &discard{}
-		if _, err := r.WriteDump(b.Context(), Snapshot{Seq: r.Seq()}, func(int) (PartWriter, error) { return d, nil }); err != nil {
+		if _, _, err := r.WriteDump(b.Context(), Snapshot{Seq: r.Seq()}, func(int) (PartWriter, error) { return d, nil }); err != nil {
 			b.Fatal(err)
 		}
 		var m runtime.MemStats

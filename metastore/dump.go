@@ -2,32 +2,40 @@ package metastore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 
 	"github.com/mattn/go-sqlite3"
 )
 
-// WriteDump streams the snapshot as this run sees it, as a full dump in parts
-// numbered from 1. s becomes the row of snapshots; next is asked for a writer
-// of each part. It reads in a transaction of its own, beside which the run may
-// go on, without a temporary file and with a few bits of memory a row. The
-// totals are the counts that the manifest has to sign.
-func (r *Run) WriteDump(ctx context.Context, s Snapshot, next func(n int) (PartWriter, error)) (Totals, error) {
+// WriteDump streams the snapshot as this run sees it, in parts numbered from 1.
+// s becomes the row of snapshots; next is asked for a writer of each part. It
+// reads in a transaction of its own, beside which the run may go on, without a
+// temporary file and with a few bits of memory a row. The totals are the counts
+// that the manifest has to sign.
+//
+// kind is what the parts hold: everything, or the difference to the set's base.
+// It is the latter if DropBase has not taken the base away, and the difference
+// is worth it.
+func (r *Run) WriteDump(ctx context.Context, s Snapshot, next func(n int) (PartWriter, error)) (t Totals, kind PartKind, err error) {
 	d := &dump{run: r, out: statements{schema: dumpSchema, next: next}}
 	if s.Seq != r.seq {
-		return Totals{}, fmt.Errorf("a snapshot with seq %d cannot be run %d", s.Seq, r.seq)
+		return Totals{}, Full, fmt.Errorf("a snapshot with seq %d cannot be run %d", s.Seq, r.seq)
 	}
 	reader, err := r.reader(ctx, d)
 	if err != nil {
-		return Totals{}, err
+		return Totals{}, Full, err
+	}
+	if d.content.differential() {
+		d.base, d.out.kind = d.content.base, Differential
 	}
 	err = d.write(ctx, reader, s)
 	if err = errors.Join(err, reader.close()); err != nil {
-		return Totals{}, r.x.fail("write a dump", err)
+		return Totals{}, Full, r.x.fail("write a dump", err)
 	}
-	return d.totals, nil
+	return d.content.totals, d.out.kind, nil
 }
 
 // reader collects what the dump consists of and begins to read at exactly that
@@ -79,132 +87,77 @@ func (s *snapshotReader) each(ctx context.Context, query string, args []any, f f
 type dump struct {
 	run     *Run
 	content *references
+	base    *base // nil for a full dump
 	out     statements
-	totals  Totals
-	files   bitset // ids that the snapshot shows
 }
 
 func (d *dump) write(ctx context.Context, reader *snapshotReader, s Snapshot) error {
+	sections := d.sections()
+	if d.base != nil {
+		if err := d.out.delete(TableSnapshots, slices.Values([]int64{d.base.Run})); err != nil {
+			return err
+		}
+		for i := range sections {
+			if err := d.delete(reader, &sections[i]); err != nil {
+				return err
+			}
+		}
+	}
 	row, err := snapshotRow(s)
 	if err != nil {
 		return err
 	}
-	if err := d.out.row("snapshots", row); err != nil {
+	if err := d.out.row(TableSnapshots.String(), row); err != nil {
 		return err
 	}
-	for _, t := range []struct {
-		table string
-		count *int64
-		has   func(id int64) bool
-		// query returns an id to ask has for and the row's text. SQLite makes
-		// the text itself: handing over one value a row instead of up to 26
-		// is what makes this fast. Text columns hold nothing that would have
-		// to be quoted, which checkText and File.check saw to.
-		query string
-	}{
-		{"volumes", &d.totals.Volumes, d.content.volumes.has,
-			"SELECT id, format('(%d,''%s'',%d,%s)', id, fstype, fsid, quote(root)) FROM volumes ORDER BY id"},
-		{"paths", &d.totals.Paths, d.content.paths.has,
-			"SELECT id, format('(%d,%d,%s)', id, parent, quote(name)) FROM paths NOT INDEXED ORDER BY id"},
-		{"files", nil, nil, ""},
-		{"xattrs", &d.totals.Xattrs, func(id int64) bool { return d.files.has(id) },
-			"SELECT file, format('(%d,%s,%s)', file, quote(name), quote(value)) FROM xattrs ORDER BY file, name"},
-		{"contents", &d.totals.Contents, d.content.contents.has,
-			"SELECT id, format('(%d)', id) FROM contents ORDER BY id"},
-		{"file_chunks", &d.totals.FileChunks, d.content.contents.has,
-			"SELECT content, format('(%d,%d,%d,%s)', content, offset, length, quote(chunk)) FROM file_chunks ORDER BY content, offset"},
-		{"chunks", &d.totals.Chunks, d.content.chunks.has,
-			"SELECT id, format('(%d,%s,%d)', id, quote(hash), size) FROM chunks NOT INDEXED ORDER BY id"},
-		{"blobs", &d.totals.Blobs, d.content.refers,
-			`SELECT id, format('(%d,%s,%d,%d,%d,%s,%d,%d)', id, quote(hash), seq, size, header, quote(recipients), level, upload_ms)
-			FROM blobs NOT INDEXED ORDER BY id`},
-		{"blob_chunks", nil, nil, ""},
-	} {
-		switch t.table {
-		case "files":
-			err = d.writeFiles(ctx, reader)
-		case "blob_chunks":
-			err = d.writeBlobChunks(ctx, reader)
-		default:
-			err = reader.each(ctx, t.query, nil, func(scan func(...any) error) error {
-				var id int64
-				var row sql.RawBytes
-				if err := scan(&id, &row); err != nil || !t.has(id) {
-					return err
-				}
-				*t.count++
-				return d.out.row(t.table, row)
-			})
-		}
-		if err != nil {
+	for i := range sections {
+		if err := d.insert(ctx, reader, &sections[i]); err != nil {
 			return err
 		}
 	}
 	return d.out.close()
 }
 
-// refers reports whether the snapshot needs a blob.
-func (f *references) refers(blob int64) bool {
-	b := f.live[blob]
-	return b != nil && b.refers
-}
-
-func (d *dump) writeFiles(ctx context.Context, reader *snapshotReader) error {
-	return reader.each(ctx, `SELECT id, path, gap, CASE WHEN content IS NULL THEN 0 ELSE size END, format(
-		'(%d,%d,''%s'',''%s'',%d,''%s'',%d,%d,%d,%s,%s,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%s,%d,%s)',
-		id, path, role, state, errno, type, mode, uid, gid, quote(user), quote("group"), size,
-		mtime_s, mtime_ns, ctime_s, ctime_ns, btime_s, btime_ns,
-		volume, inode, nlink, rdev_major, rdev_minor, quote(target), flags, quote(content))
-		FROM files NOT INDEXED WHERE set_id = ?1 AND (end_run IS NULL OR gap AND first_run = ?2) ORDER BY id`,
-		[]any{d.run.set, d.run.seq}, func(scan func(...any) error) error {
-			var id, path, size int64
-			var gap bool
-			var row sql.RawBytes
-			if err := scan(&id, &path, &gap, &size, &row); err != nil || !d.content.shows(path, gap) {
-				return err
-			}
-			d.files.add(id)
-			d.totals.Files++
-			d.totals.Bytes = addBytes(d.totals.Bytes, size)
-			return d.out.row("files", row)
-		})
-}
-
-// writeBlobChunks writes for every chunk where to read it from, by the same
-// choice that the references were collected by.
-func (d *dump) writeBlobChunks(ctx context.Context, reader *snapshotReader) error {
-	var at int64
-	var best *liveBlob
-	var text []byte
-	put := func() error {
-		if best == nil {
-			return nil
-		}
-		d.totals.BlobChunks++
-		return d.out.row("blob_chunks", text)
+// delete writes which rows of the base the snapshot has not, or has otherwise.
+func (d *dump) delete(reader *snapshotReader, t *section) error {
+	gone := t.then.without(t.rows)
+	switch t.table {
+	case TableXattrs:
+		return reader.owners(gone, func(owners iter.Seq[int64]) error { return d.out.delete(t.table, owners) })
+	case TableBlobChunks:
+		gone = both(gone, d.content.moved.without(nil))
 	}
-	err := reader.each(ctx, `SELECT chunk, blob, format('(%d,%d,%d,%d,%d,%d)', chunk, blob, frame_offset, frame_length, offset, length)
-		FROM blob_chunks ORDER BY chunk`, nil, func(scan func(...any) error) error {
-		var chunk, blob int64
-		var row sql.RawBytes
-		if err := scan(&chunk, &blob, &row); err != nil || !d.content.chunks.has(chunk) {
+	return d.out.delete(t.table, gone)
+}
+
+// insert writes the rows of a table: all, or those that the base has not.
+func (d *dump) insert(ctx context.Context, reader *snapshotReader, t *section) error {
+	w := rowWriter{dump: d, section: t}
+	query := "SELECT " + t.table.Key() + ", " + w.more() + ", format(" + t.text + ") "
+	if d.base == nil {
+		if err := reader.each(ctx, query+t.from, t.args, w.row); err != nil {
 			return err
 		}
-		if chunk != at {
-			if err := put(); err != nil {
-				return err
-			}
-			at, best = chunk, nil
-		}
-		if b := d.content.live[blob]; b.better(best) {
-			best, text = b, append(text[:0], row...)
-		}
-		return nil
-	})
+		return w.flush()
+	}
+	p, err := prepare(reader.conn, query+t.by)
 	if err != nil {
 		return err
 	}
-	return put()
+	defer p.stmt.Close()
+	keys := t.rows.without(t.then)
+	if t.table == TableBlobChunks {
+		keys = both(keys, d.content.moved.without(nil))
+	}
+	for key := range keys {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := p.eachScan(ctx, []any{key}, w.row); err != nil {
+			return err
+		}
+	}
+	return w.flush()
 }
 
 func snapshotRow(s Snapshot) ([]byte, error) {

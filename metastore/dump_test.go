@@ -41,7 +41,7 @@ func (p *memoryPart) Close() error { p.closed = true; return nil }
 func writeDump(t testing.TB, r *Run, s Snapshot, limit int) ([]*memoryPart, Totals) {
 	t.Helper()
 	var parts []*memoryPart
-	totals, err := r.WriteDump(t.Context(), s, func(n int) (PartWriter, error) {
+	totals, _, err := r.WriteDump(t.Context(), s, func(n int) (PartWriter, error) {
 		if n != len(parts)+1 || n > 1 && !parts[n-2].closed {
 			return nil, fmt.Errorf("part %d after %d", n, len(parts))
 		}
@@ -311,7 +311,7 @@ func TestARowThatFitsNoStatementIsAnError(t *testing.T) {
 	f := folder()
 	f.Xattrs = []Xattr{{"user.huge", make([]byte, 600_000)}}
 	record(t, r, "/", f)
-	_, err := r.WriteDump(t.Context(), Snapshot{Seq: 1}, func(int) (PartWriter, error) { return &memoryPart{limit: 1 << 20}, nil })
+	_, _, err := r.WriteDump(t.Context(), Snapshot{Seq: 1}, func(int) (PartWriter, error) { return &memoryPart{limit: 1 << 20}, nil })
 	if err == nil || !strings.Contains(err.Error(), "xattrs") {
 		t.Error(err)
 	}
@@ -321,7 +321,7 @@ func TestDumpErrorsComeThrough(t *testing.T) {
 	x := newIndex(t, Options{})
 	r, s := exampleRun(t, x)
 	broken := errors.New("broken")
-	if _, err := r.WriteDump(t.Context(), s, func(int) (PartWriter, error) { return nil, broken }); !errors.Is(err, broken) {
+	if _, _, err := r.WriteDump(t.Context(), s, func(int) (PartWriter, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Error(err)
 	}
 	for what, spoil := range map[string]func(*Snapshot){
@@ -333,12 +333,12 @@ func TestDumpErrorsComeThrough(t *testing.T) {
 	} {
 		s := s
 		spoil(&s)
-		if _, err := r.WriteDump(t.Context(), s, func(int) (PartWriter, error) { return &memoryPart{limit: 1 << 20}, nil }); err == nil {
+		if _, _, err := r.WriteDump(t.Context(), s, func(int) (PartWriter, error) { return &memoryPart{limit: 1 << 20}, nil }); err == nil {
 			t.Errorf("a wrong %s was dumped", what)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := r.WriteDump(ctx, s, func(int) (PartWriter, error) { cancel(); return &memoryPart{limit: 1 << 20}, nil })
+	_, _, err := r.WriteDump(ctx, s, func(int) (PartWriter, error) { cancel(); return &memoryPart{limit: 1 << 20}, nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
@@ -351,7 +351,7 @@ func TestADumpSeesOneState(t *testing.T) {
 	r, s := exampleRun(t, x)
 	want := dumpFiles(t, r)
 	var parts []*memoryPart
-	_, err := r.WriteDump(t.Context(), s, func(n int) (PartWriter, error) {
+	_, _, err := r.WriteDump(t.Context(), s, func(n int) (PartWriter, error) {
 		record(t, r, fmt.Sprintf("/ann/during-%d", n), file(uint64(n)))
 		if _, err := r.Close(t.Context(), at(t, r, "/ann/hello")); err != nil {
 			return nil, err

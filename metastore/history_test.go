@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 // model is what an index should know, kept in the plainest way: one map of
 // everything for every snapshot.
 type model struct {
+	bases    map[string][]*memoryPart // by set
 	sets     map[string]*modelSet
 	contents map[int64][]ContentChunk
 	blobs    []*modelBlob
@@ -231,7 +233,7 @@ func TestHistoryEqualsAModel(t *testing.T) {
 			rt.Fatal(err)
 		}
 		defer func() { x.Close() }()
-		m := &model{sets: map[string]*modelSet{}, contents: map[int64][]ContentChunk{}}
+		m := &model{sets: map[string]*modelSet{}, contents: map[int64][]ContentChunk{}, bases: map[string][]*memoryPart{}}
 		for _, set := range []string{"home", "etc"} {
 			m.sets[set] = &modelSet{map[string]modelVersion{}, map[string][16]byte{}}
 		}
@@ -459,12 +461,12 @@ func (m *model) run(t *testing.T, rt *rapid.T, x *Index, number int) *Index {
 		}
 	}
 	maps.DeleteFunc(pins, func(b *modelBlob, _ bool) bool { return refs[b] })
-	equal("dump", show, dumpFiles(t, r))
+	base := m.compareDumps(t, rt, r, equal, name, show)
 	gotRefs, gotPins, err := r.References(ctx)
 	must(err)
 	equal("refs", refsOf(refs), append([]BlobRef{}, gotRefs...))
 	equal("pins", refsOf(pins), append([]BlobRef{}, gotPins...))
-	must(r.SetIntent(ctx, []byte("m"), []byte("s"), [32]byte{byte(number)}, nil))
+	must(r.SetIntent(ctx, Commit{Manifest: []byte("m"), Signature: []byte("s"), Hash: [32]byte{byte(number)}, Base: base, DumpSize: 1 << 20}))
 	if end == "confirm later" {
 		x = reopen(t, x, Options{})
 	}
@@ -519,11 +521,80 @@ func baseOf(p string) string {
 	return filepath.Base(p)
 }
 
+// compareDumps dumps the run's snapshot, loads it, and compares its files. The
+// model records entries without their parents, so it asks the index for paths.
+// If there is a base, a differential dump against it must make the same
+// database. It returns what to commit as the new base, if that shall be one.
+func (m *model) compareDumps(t *testing.T, rt *rapid.T, r *Run, equal func(string, any, any), set string, show map[string]File) []byte {
+	t.Helper()
+	full := dumpAs(t, r, Full)
+	db := loadDump(t, full)
+	equal("dump", show, readFiles(t, db, r.x.conn, "SELECT id, path, 0, 0, "+fileColumns+" FROM files"))
+	own, _, err := r.Bases(t.Context())
+	if err != nil {
+		rt.Fatal(err)
+	}
+	if own != nil {
+		loaded := loadDump(t, append(slices.Clone(m.bases[set]), dumpAs(t, r, Differential)...))
+		equal("differential dump", tablesOf(t, db), tablesOf(t, loaded))
+	}
+	if !rapid.Bool().Draw(rt, "new base") {
+		return nil
+	}
+	m.bases[set] = full
+	return []byte("its parts")
+}
+
 // dumpFiles dumps the run's snapshot, loads it, and reads its files. The model
 // records entries without their parents, so it asks the index for paths.
 func dumpFiles(t *testing.T, r *Run) map[string]File {
 	t.Helper()
-	parts, _ := writeDump(t, r, Snapshot{Seq: r.Seq()}, 1<<20)
-	db := loadDump(t, parts)
+	db := loadDump(t, dumpAs(t, r, Full))
 	return readFiles(t, db, r.x.conn, "SELECT id, path, 0, 0, "+fileColumns+" FROM files")
+}
+
+// dumpAs dumps the run's snapshot as the kind that is asked for.
+func dumpAs(t *testing.T, r *Run, kind PartKind) []*memoryPart {
+	t.Helper()
+	var parts []*memoryPart
+	d := &dump{run: r, out: statements{kind: kind, schema: dumpSchema, next: func(int) (PartWriter, error) {
+		parts = append(parts, &memoryPart{limit: 1 << 20})
+		return parts[len(parts)-1], nil
+	}}}
+	reader, err := r.reader(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kind == Differential {
+		d.base = d.content.base
+	}
+	if err := errors.Join(d.write(t.Context(), reader, Snapshot{Seq: r.Seq()}), reader.close()); err != nil {
+		t.Fatal(err)
+	}
+	return parts
+}
+
+// tablesOf reads all rows of a loaded dump.
+func tablesOf(t *testing.T, db *sql.DB) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	for i := range tableCount {
+		var columns []string
+		for _, c := range tables[i].columns {
+			columns = append(columns, fmt.Sprintf("quote(%q)", c.name))
+		}
+		rows, err := db.QueryContext(t.Context(), fmt.Sprintf("SELECT %s AS row FROM %s ORDER BY row", strings.Join(columns, "||','||"), i))
+		if err == nil {
+			err = eachRow(t.Context(), rows, func(scan func(...any) error) error {
+				var row string
+				err := scan(&row)
+				all[i.String()] = append(all[i.String()], row)
+				return err
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
 }

@@ -65,7 +65,9 @@ func intend(t testing.TB, r *Run) {
 		t.Fatal(err)
 	}
 	manifest := fmt.Appendf(nil, "manifest %d", r.Seq())
-	if err := r.SetIntent(t.Context(), manifest, []byte("signed"), sha256.Sum256(manifest), fmt.Appendf(nil, "lists %d", r.Seq())); err != nil {
+	if err := r.SetIntent(t.Context(), Commit{
+		Manifest: manifest, Signature: []byte("signed"), Hash: sha256.Sum256(manifest), Lists: fmt.Appendf(nil, "lists %d", r.Seq()),
+	}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,33 +7,19 @@ import (
 	"strings"
 )
 
-// bitset is a set of row ids, which are small and dense: an eighth of a byte
-// for each row that there ever was, where a temporary table takes a hundred
-// times that.
-type bitset []uint64
-
-func (b *bitset) add(id int64) {
-	word := int(id >> 6)
-	if word >= len(*b) {
-		*b = append(*b, make([]uint64, word+1-len(*b)+len(*b)/2)...)
-	}
-	(*b)[word] |= 1 << (id & 63)
-}
-
-func (b bitset) has(id int64) bool {
-	word := id >> 6
-	return word < int64(len(b)) && b[word]&(1<<(id&63)) != 0
-}
-
 // references is what a snapshot is made of, as the run sees it at one moment.
 type references struct {
 	changes int64 // of the run, at that moment
 
-	hidden, gaps                     bitset // paths below gaps, and those of the gaps
-	paths, volumes, contents, chunks bitset // that the snapshot shows or needs
-	lost                             bool   // some of chunks are in no live blob of the run's recipients
+	hidden, gaps bitset // paths below gaps, and those of the gaps
+	dumpedRows          // that the snapshot shows or needs
+	totals       Totals
+	lost         bool // some of chunks are in no live blob of the run's recipients
 
-	live       liveBlobs
+	base  *base  // what a differential dump would be made against
+	moved bitset // chunks of the base that are read from another blob now
+
+	liveBlobs
 	refs, pins []BlobRef // sorted by seq and hash
 	released   []int64   // the other live blobs
 }
@@ -75,26 +61,38 @@ func (r *Run) collect(ctx context.Context) (*references, error) {
 		return r.references, nil
 	}
 	f := &references{changes: r.changes}
+	var err error
+	if f.base, err = r.base(); err != nil {
+		return nil, err
+	}
 	open, err := r.collectFiles(ctx, f)
 	if err != nil {
 		return nil, err
 	}
+	if err := r.knownVolumes(ctx, f); err != nil {
+		return nil, err
+	}
 	var openChunks bitset
-	err = r.x.each(ctx, "SELECT content, chunk FROM file_chunks WHERE chunk IS NOT NULL", nil, func(scan func(...any) error) error {
+	err = r.x.each(ctx, "SELECT content, coalesce(chunk, 0) FROM file_chunks", nil, func(scan func(...any) error) error {
 		var content, chunk int64
-		err := scan(&content, &chunk)
-		if f.contents.has(content) {
-			f.chunks.add(chunk)
+		if err := scan(&content, &chunk); err != nil {
+			return err
 		}
-		if open.has(content) {
+		if f.contents.has(content) {
+			f.totals.FileChunks++
+			if chunk != 0 {
+				f.chunks.add(chunk)
+			}
+		}
+		if chunk != 0 && open.has(content) {
 			openChunks.add(chunk)
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if f.live, err = r.liveBlobs(ctx); err != nil {
+	if f.liveBlobs, err = r.liveBlobs(ctx); err != nil {
 		return nil, err
 	}
 	located, err := r.collectBlobs(ctx, f, openChunks)
@@ -105,6 +103,8 @@ func (r *Run) collect(ctx context.Context) (*references, error) {
 		f.lost = f.lost || i >= len(located) && word != 0 || i < len(located) && word&^located[i] != 0
 	}
 	f.sortBlobs(r.seq)
+	f.totals.Volumes, f.totals.Paths, f.totals.Files = f.volumes.count(), f.paths.count(), f.files.count()
+	f.totals.Contents, f.totals.Chunks, f.totals.Blobs = f.contents.count(), f.chunks.count(), f.blobs.count()
 	r.references = f
 	return f, nil
 }
@@ -132,26 +132,44 @@ func (r *Run) collectFiles(ctx context.Context, f *references) (open bitset, err
 			}
 		}
 	}
-	return open, r.x.each(ctx, `SELECT set_id = ?1 OR gap, path, gap, volume, content FROM files NOT INDEXED
+	return open, r.x.each(ctx, `SELECT id, set_id = ?1 OR gap, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
 		WHERE end_run IS NULL OR gap AND first_run = ?2`, []any{r.set, r.seq}, func(scan func(...any) error) error {
 		var ours, gap bool
-		var path, volume int64
-		var content sql.NullInt64
-		if err := scan(&ours, &path, &gap, &volume, &content); err != nil {
+		var id, path, volume, content, size, xattrs int64
+		if err := scan(&id, &ours, &path, &gap, &volume, &content, &size, &xattrs); err != nil {
 			return err
 		}
 		switch {
 		case ours && f.shows(path, gap):
+			f.files.add(id)
 			f.paths.add(path)
 			f.volumes.add(volume)
-			if content.Valid {
-				f.contents.add(content.Int64)
+			f.totals.Xattrs += xattrs
+			if content != 0 {
+				f.contents.add(content)
+				f.totals.Bytes = addBytes(f.totals.Bytes, size)
 			}
-		case content.Valid:
-			open.add(content.Int64)
+		case content != 0:
+			open.add(content)
 		}
 		return nil
 	})
+}
+
+// knownVolumes leaves out what stands for no volume: entries of which nothing
+// could be found out are on none.
+func (r *Run) knownVolumes(ctx context.Context, f *references) error {
+	var known bitset
+	err := r.x.each(ctx, "SELECT id FROM volumes", nil, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		if f.volumes.has(id) {
+			known.add(id)
+		}
+		return err
+	})
+	f.volumes = known
+	return err
 }
 
 func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
@@ -171,16 +189,36 @@ func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
 // the chunks for which there is one that the run's recipients can read.
 func (r *Run) collectBlobs(ctx context.Context, f *references, openChunks bitset) (located bitset, err error) {
 	var at int64
-	var best *liveBlob
+	var best, before *liveBlob
 	choose := func() {
+		if f.base != nil && before != best && f.base.chunks.has(at) && f.chunks.has(at) {
+			f.moved.add(at)
+		}
 		if best == nil {
 			return
 		}
 		if best.current {
 			located.add(at)
 		}
-		best.refers = best.refers || f.chunks.has(at)
+		if f.chunks.has(at) {
+			f.totals.BlobChunks++
+			best.refers = true
+		}
 		best.pinned = best.pinned || openChunks.has(at)
+	}
+	// Blobs that are not counted on any more, but were when the base was made.
+	ended := map[int64]bool{}
+	if f.base != nil {
+		err := r.x.each(ctx, "SELECT id, recipients = ? FROM blobs WHERE end_run > ?", []any{r.recipients[:], f.base.Run}, func(scan func(...any) error) error {
+			var id int64
+			var current bool
+			err := scan(&id, &current)
+			ended[id] = current
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	err = r.x.each(ctx, "SELECT chunk, blob FROM blob_chunks ORDER BY chunk", nil, func(scan func(...any) error) error {
 		var chunk, blob int64
@@ -189,10 +227,20 @@ func (r *Run) collectBlobs(ctx context.Context, f *references, openChunks bitset
 		}
 		if chunk != at {
 			choose()
-			at, best = chunk, nil
+			at, best, before = chunk, nil, nil
 		}
-		if b := f.live[blob]; b.better(best) {
+		b := f.liveBlobs[blob]
+		if b.better(best) {
 			best = b
+		}
+		// A base is encrypted as this run is, so it chose by the same rule.
+		if f.base != nil && f.base.live.has(blob) {
+			if b == nil {
+				b = &liveBlob{id: blob, current: ended[blob]}
+			}
+			if b.better(before) {
+				before = b
+			}
 		}
 		return nil
 	})
@@ -201,9 +249,11 @@ func (r *Run) collectBlobs(ctx context.Context, f *references, openChunks bitset
 }
 
 func (f *references) sortBlobs(seq int64) {
-	for _, b := range f.live {
+	for _, b := range f.liveBlobs {
+		f.live.add(b.id)
 		switch {
 		case b.refers:
+			f.blobs.add(b.id)
 			f.refs = append(f.refs, b.BlobRef)
 		case b.pinned || b.Seq == seq:
 			f.pins = append(f.pins, b.BlobRef)

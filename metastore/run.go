@@ -149,16 +149,24 @@ func (r *Run) usable(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// SetIntent stores the exact bytes of the manifest and its signature before
-// they are uploaded, and ends the run: it can be confirmed, and not be rolled
-// back any more. When SetIntent returns, that survives a power cut, together
-// with all that the run recorded. hash is the SHA-256 of manifest; lists is
-// kept for the next run's [Index.LastLists].
+// Commit is what a run commits.
+type Commit struct {
+	Manifest, Signature []byte   // the exact bytes of the objects
+	Hash                [32]byte // SHA-256 of Manifest
+	Lists               []byte   // kept for the next run's [Index.LastLists]
+	Base                []byte   // of a full dump: how manifests name its parts, kept for [Run.Bases]
+	DumpSize            int64    // bytes of the objects of the dump that the run wrote
+}
+
+// SetIntent stores the manifest and its signature before they are uploaded,
+// and ends the run: it can be confirmed, and not be rolled back any more. When
+// SetIntent returns, that survives a power cut, together with all that the run
+// recorded.
 //
 // Blobs that [Run.References] did not name are not counted on any more from
 // here on. So SetIntent fails if anything was recorded since the manifest's
 // references were collected.
-func (r *Run) SetIntent(ctx context.Context, manifest, signature []byte, hash [32]byte, lists []byte) error {
+func (r *Run) SetIntent(ctx context.Context, c Commit) error {
 	return r.write(ctx, "store the intent", func(x *Index) error {
 		refs := r.references
 		if refs == nil || refs.changes != r.changes {
@@ -175,8 +183,11 @@ func (r *Run) SetIntent(ctx context.Context, manifest, signature []byte, hash [3
 					return err
 				}
 			}
+			if err := r.setBase(refs, c); err != nil {
+				return err
+			}
 			_, _, err := x.exec("UPDATE runs SET state = 'intent', manifest = ?, signature = ?, hash = ?, lists = ? WHERE seq = ?",
-				manifest, signature, hash[:], lists, r.seq)
+				c.Manifest, c.Signature, c.Hash[:], c.Lists, r.seq)
 			return err
 		})
 		if err != nil {

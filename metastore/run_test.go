@@ -105,7 +105,7 @@ func TestARunThatIsOverDoesNothing(t *testing.T) {
 		if _, err := r.Record(t.Context(), 1, folder(), false); !errors.Is(err, ErrRunOver) {
 			t.Errorf("record: %v", err)
 		}
-		if _, err := r.WriteDump(t.Context(), Snapshot{Seq: r.Seq()}, nil); !errors.Is(err, ErrRunOver) {
+		if _, _, err := r.WriteDump(t.Context(), Snapshot{Seq: r.Seq()}, nil); !errors.Is(err, ErrRunOver) {
 			t.Errorf("dump: %v", err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestIntentMustMatchItsReferences(t *testing.T) {
 		t.Fatal(err)
 	}
 	record(t, r, "/", folder())
-	if err := r.SetIntent(t.Context(), []byte("m"), []byte("s"), [32]byte{}, nil); err == nil {
+	if err := r.SetIntent(t.Context(), Commit{Manifest: []byte("m"), Signature: []byte("s")}); err == nil {
 		t.Fatal("a manifest was accepted that cannot name what was recorded after it")
 	}
 	if err := r.Rollback(t.Context()); err != nil {
@@ -478,7 +478,7 @@ func TestManyGoroutinesShareARun(t *testing.T) {
 		})
 	}
 	group.Go(func() error {
-		_, err := r.WriteDump(t.Context(), Snapshot{Seq: r.Seq()}, func(int) (PartWriter, error) { return &memoryPart{limit: 1 << 20}, nil })
+		_, _, err := r.WriteDump(t.Context(), Snapshot{Seq: r.Seq()}, func(int) (PartWriter, error) { return &memoryPart{limit: 1 << 20}, nil })
 		return err
 	})
 	if err := group.Wait(); err != nil {

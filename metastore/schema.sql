@@ -187,6 +187,18 @@ CREATE TABLE marks (
 	PRIMARY KEY (set_id, path)
 ) WITHOUT ROWID;
 
+-- The full dump that a set's differential ones are made against. It has the rows
+-- whose ids "rows" holds; those stay in the index while it is a base.
+CREATE TABLE bases (
+	set_id     INTEGER PRIMARY KEY,
+	run        INTEGER NOT NULL,                   -- whose dump it is
+	recipients BLOB NOT NULL,                      -- 32 bytes: the recipient set it is encrypted to
+	parts      BLOB NOT NULL,                      -- how manifests name its parts; the writer's business
+	full_size  INTEGER NOT NULL,                   -- bytes of its objects
+	diff_size  INTEGER NOT NULL,                   -- bytes of all differential ones against it so far
+	rows       BLOB NOT NULL                       -- base.go says how
+);
+
 -- Places that a run could not look at. What is open at or below them stays
 -- open, and that run's snapshot shows the gap's own version and nothing below.
 CREATE TABLE gaps (

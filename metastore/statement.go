@@ -3,6 +3,7 @@ package metastore
 import (
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -28,7 +29,8 @@ type PartWriter interface {
 
 // statements cuts rows into INSERT statements and statements into parts.
 type statements struct {
-	schema string // opens the first part
+	kind   PartKind
+	schema string // opens the first part of a full dump
 	next   func(n int) (PartWriter, error)
 
 	part  PartWriter // nil between parts
@@ -58,6 +60,33 @@ func (s *statements) row(table string, row []byte) error {
 	return nil
 }
 
+// delete takes rows away by a table's key.
+func (s *statements) delete(t Table, keys iter.Seq[int64]) error {
+	if err := s.flush(); err != nil {
+		return err
+	}
+	for key := range keys {
+		if s.rows == statementRows {
+			s.buf = append(s.buf, ')')
+			if err := s.flush(); err != nil {
+				return err
+			}
+		}
+		if s.rows == 0 {
+			s.buf = fmt.Appendf(s.buf, "DELETE FROM %s WHERE %s IN (", t, t.Key())
+		} else {
+			s.buf = append(s.buf, ',')
+		}
+		s.buf = strconv.AppendInt(s.buf, key, 10)
+		s.rows++
+	}
+	if s.rows == 0 {
+		return nil
+	}
+	s.buf = append(s.buf, ')')
+	return s.flush()
+}
+
 // flush writes the statement that was begun.
 func (s *statements) flush() error {
 	if s.rows == 0 {
@@ -84,8 +113,8 @@ func (s *statements) open() (err error) {
 	if s.part, err = s.next(s.n); err != nil {
 		return err
 	}
-	header := partHeader(Full, s.n) + "BEGIN;\n"
-	if s.n == 1 {
+	header := partHeader(s.kind, s.n) + "BEGIN;\n"
+	if s.n == 1 && s.kind == Full {
 		header += s.schema
 	}
 	_, err = s.part.Write([]byte(header))

@@ -68,7 +68,7 @@ func DecodeList(object []byte, plainSize int64) ([]Object, error) {
 		if !ended || !ok {
 			return corrupt("line %d is %.100q", n, line)
 		}
-		if len(objects) > 0 && compareNames(objects[len(objects)-1].Name(), o.Name()) >= 0 {
+		if len(objects) > 0 && CompareNames(objects[len(objects)-1].Name(), o.Name()) >= 0 {
 			return corrupt("line %d is out of order or there twice", n)
 		}
 		objects = append(objects, o)
@@ -137,7 +137,7 @@ func (l ObjectList) Resolve(fetch func(ListRef) ([]Object, error)) ([]Object, er
 	all := make([]Object, 0, len(base)+len(l.Add))
 	drop, add := l.Drop, l.Add
 	for _, o := range base {
-		for len(add) > 0 && compareNames(add[0].Name(), o.Name()) < 0 {
+		for len(add) > 0 && CompareNames(add[0].Name(), o.Name()) < 0 {
 			all, add = append(all, add[0]), add[1:]
 		}
 		if len(add) > 0 && add[0].Name() == o.Name() {
@@ -165,9 +165,9 @@ func Diff(base *ListRef, list, want []Object) ObjectList {
 	list, want = sorted(list), sorted(want)
 	for len(list) > 0 || len(want) > 0 {
 		switch {
-		case len(want) == 0 || len(list) > 0 && compareNames(list[0].Name(), want[0].Name()) < 0:
+		case len(want) == 0 || len(list) > 0 && CompareNames(list[0].Name(), want[0].Name()) < 0:
 			l.Drop, list = append(l.Drop, list[0].Name()), list[1:]
-		case len(list) == 0 || compareNames(list[0].Name(), want[0].Name()) > 0:
+		case len(list) == 0 || CompareNames(list[0].Name(), want[0].Name()) > 0:
 			l.Add, want = append(l.Add, want[0]), want[1:]
 		default:
 			list, want = list[1:], want[1:]
@@ -178,6 +178,6 @@ func Diff(base *ListRef, list, want []Object) ObjectList {
 
 func sorted(objects []Object) []Object {
 	objects = slices.Clone(objects)
-	slices.SortFunc(objects, func(a, b Object) int { return compareNames(a.Name(), b.Name()) })
+	slices.SortFunc(objects, func(a, b Object) int { return CompareNames(a.Name(), b.Name()) })
 	return objects
 }

@@ -121,7 +121,7 @@ func (l ObjectList) validate(seq Seq) error {
 		if err := o.validate(seq, MaxBlob); err != nil {
 			return err
 		}
-		if _, both := slices.BinarySearchFunc(l.Drop, o.Name(), compareNames); both {
+		if _, both := slices.BinarySearchFunc(l.Drop, o.Name(), CompareNames); both {
 			return fmt.Errorf("%s is both added and dropped", o.SHA256)
 		}
 	}
@@ -133,14 +133,14 @@ func (l ObjectList) validate(seq Seq) error {
 	return nil
 }
 
-// compareNames orders objects by seq, then hash.
-func compareNames(a, b Name) int {
+// CompareNames orders objects by seq, then hash, as manifests list them.
+func CompareNames(a, b Name) int {
 	return cmp.Or(cmp.Compare(a.Seq, b.Seq), slices.Compare(a.SHA256[:], b.SHA256[:]))
 }
 
 func checkSorted[T any](s []T, name func(T) Name) error {
 	for i := 1; i < len(s); i++ {
-		if compareNames(name(s[i-1]), name(s[i])) >= 0 {
+		if CompareNames(name(s[i-1]), name(s[i])) >= 0 {
 			return fmt.Errorf("%s is out of order or there twice", name(s[i]).SHA256)
 		}
 	}

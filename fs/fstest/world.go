@@ -120,7 +120,7 @@ func (w *World) snapshot(ctx context.Context, name, set string, tree []Entry) (*
 		Chunking: metastore.Chunking{Algorithm: "literal", Min: 1, Avg: 1 << 20, Max: blob.MaxChunk, Secret: make([]byte, 32)},
 	}
 	dump := dumpWriter{w: w, writer: name, seq: remote.Seq(run.Seq())}
-	totals, err := run.WriteDump(ctx, s, dump.next)
+	totals, _, err := run.WriteDump(ctx, s, dump.next)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (w *World) snapshot(ctx context.Context, name, set string, tree []Entry) (*
 	}
 	hash := remote.Sum(object)
 	signature := n.signer.Sign(object, remote.ManifestComment(name, m.Seq))
-	if err := run.SetIntent(ctx, object, signature, hash, nil); err != nil {
+	if err := run.SetIntent(ctx, metastore.Commit{Manifest: object, Signature: signature, Hash: hash}); err != nil {
 		return nil, err
 	}
 	w.put(remote.SignatureKey(remote.ManifestKey(name, m.Seq)), signature)
