@@ -19,8 +19,9 @@ type scanner struct {
 	out     *queue
 	volumes map[uint64]volume // by Dev
 	groups  map[groupKey]*groupCount
-	found   bool // at least one root is there
-	healing bool // reads what is recorded already, but lost
+	found   bool    // at least one root is there
+	healing bool    // reads what is recorded already, but lost
+	gone    []int64 // paths to close when all has been seen: what was there may only have moved
 }
 
 func newScanner(w *writer, out *queue) *scanner {
@@ -40,6 +41,7 @@ type folder struct {
 	isNew  bool
 	fresh  bool   // nothing was ever recorded in it
 	was    int64  // the volume that the last run saw it on, 0 if none
+	from   int64  // path that it was moved from, 0 if it was not
 	place  *place // of roots in it, nil if there are none
 	root   root   // the one it is in
 }
@@ -58,6 +60,7 @@ type child struct {
 	role    metastore.Role
 	state   metastore.State
 	version *metastore.Version // open so far, nil if none
+	moved   *metastore.Version // of the same entry where it was before, nil if it was not moved
 	same    bool               // looks as it did then
 }
 
@@ -84,15 +87,17 @@ func (w *writer) scan(ctx context.Context, out *queue) error {
 	if top.root {
 		s.found = true
 		f.role, f.root = metastore.RoleRoot, root{"/", "/", entry.Dev}
-		return s.folder(ctx, f, at)
+		err = s.folder(ctx, f, at)
+	} else {
+		err = s.parents(ctx, f, top)
 	}
-	if err := s.parents(ctx, f, top); err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !s.found {
+	case !s.found:
 		return fmt.Errorf("set %q: %w", w.set.Name, ErrNoRoots)
 	}
-	return nil
+	return s.closeGone(ctx)
 }
 
 // folder scans a directory and everything below it.
@@ -123,6 +128,9 @@ func (s *scanner) folder(ctx context.Context, f folder, last metastore.Directory
 	}
 	if !settled {
 		if err := s.compare(ctx, f, children); err != nil {
+			return err
+		}
+		if err := s.follow(ctx, f, children); err != nil {
 			return err
 		}
 		for i := range children {
@@ -261,10 +269,27 @@ func (c *child) resembles(v *metastore.Version) {
 		(c.entry.Type == metastore.Directory || v.File.State == c.state) // a folder's state shows in its mark
 }
 
+// goneKept bounds the paths that wait to be closed: 8 bytes each.
+const goneKept = 1 << 20
+
+// close notes that there is nothing at path any more.
 func (s *scanner) close(ctx context.Context, path int64) error {
-	n, err := s.run.Close(ctx, path)
-	s.tally.removed.Add(int64(n))
-	return err
+	if s.gone = append(s.gone, path); len(s.gone) < goneKept {
+		return nil
+	}
+	return s.closeGone(ctx)
+}
+
+func (s *scanner) closeGone(ctx context.Context) error {
+	for _, path := range s.gone {
+		n, err := s.run.Close(ctx, path)
+		s.tally.removed.Add(int64(n))
+		if err != nil {
+			return err
+		}
+	}
+	s.gone = s.gone[:0]
+	return nil
 }
 
 // descend opens a folder's subfolder and scans it.
@@ -280,6 +305,9 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 	}
 	if c.role == metastore.RoleRoot {
 		sub.root = root{sub.where, c.place.spelled, c.entry.Dev}
+	}
+	if sub.from, err = s.movedFrom(ctx, c, at, sub.where); err != nil {
+		return err
 	}
 	if sub.dir, err = f.dir.OpenDir(ctx, c.entry); err != nil {
 		if ctx.Err() != nil {
@@ -359,6 +387,10 @@ func (s *scanner) job(ctx context.Context, f folder, c child) (*job, error) {
 		return nil, err
 	}
 	j.volume = v.id
+	if c.moved != nil {
+		j.twin = &c.moved.File
+		return j, nil
+	}
 	if s.healing {
 		return j, nil // every name reads for itself, or the lost content would be taken for its own twin
 	}

@@ -102,6 +102,15 @@ func (s *session) addPath(parent int64, name string) (int64, error) {
 	return id, err
 }
 
+// Components are the names on the way from "/" to a path.
+func (r *Run) Components(ctx context.Context, path int64) (names []string, err error) {
+	err = r.read(ctx, "look up a path's names", func(x *Index) error {
+		names, err = x.components(ctx, path)
+		return err
+	})
+	return names, err
+}
+
 // Volume finds or makes the row of a volume.
 func (r *Run) Volume(ctx context.Context, fstype string, fsid uint64, root string) (id int64, err error) {
 	if err := checkText(fstype); err != nil {

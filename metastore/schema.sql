@@ -110,6 +110,8 @@ CREATE UNIQUE INDEX files_open ON files (set_id, path) WHERE end_run IS NULL;
 -- The other names of a file that has several: a new name of an inode that is
 -- known already must become the same file.
 CREATE INDEX files_links ON files (set_id, volume, inode) WHERE end_run IS NULL AND nlink > 1;
+-- Where a directory was that is somewhere else now.
+CREATE INDEX files_folders ON files (set_id, volume, inode) WHERE end_run IS NULL AND type = 'd';
 
 -- Extended attributes of a version.
 CREATE TABLE xattrs (

@@ -159,6 +159,17 @@ func (r *Run) Open(ctx context.Context, path int64) (v Version, found bool, err 
 	return v, found, err
 }
 
+// Folder returns the path at which this set has an open, complete version of
+// the directory with an inode. Inodes count within a volume.
+func (r *Run) Folder(ctx context.Context, volume int64, inode uint64) (path int64, found bool, err error) {
+	err = r.read(ctx, "look up a directory's inode", func(x *Index) error {
+		found, err = x.row(`SELECT path FROM files WHERE set_id = ? AND volume = ? AND inode = ?
+			AND end_run IS NULL AND type = 'd' AND state = 'complete' ORDER BY id LIMIT 1`, []any{r.set, volume, int64(inode)}, &path)
+		return err
+	})
+	return path, found, err
+}
+
 // Linked returns an open version in this set of an inode that had several
 // names when it was recorded, without its Name. Inodes count within a volume.
 func (r *Run) Linked(ctx context.Context, volume int64, inode uint64) (v Version, found bool, err error) {
