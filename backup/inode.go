@@ -63,8 +63,8 @@ func (s *scanner) unmounted(ctx context.Context, f, sub folder) (bool, error) {
 	if err != nil || v.id == sub.was {
 		return false, err
 	}
-	entries, err := sub.dir.Entries(ctx)
-	return err == nil && len(entries) == 0, ctx.Err() // what cannot be listed is a gap anyway
+	names, err := sub.dir.Names(ctx)
+	return err == nil && len(names) == 0, ctx.Err() // what cannot be listed is a gap anyway
 }
 
 // groupKey names an inode among the hard links of a run.

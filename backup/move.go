@@ -16,8 +16,8 @@ var stableInodes = []string{"btrfs", "ext4", "f2fs", "xfs", "zfs"}
 // that has to be read again. (A file that is moved on its own gets a new ctime,
 // as if it had been edited.)
 func (s *scanner) movedFrom(ctx context.Context, c child, at metastore.DirectoryMark, where string) (path int64, err error) {
-	if c.moved != nil {
-		return c.moved.Path, nil // with the folder above it
+	if c.movedPath != 0 {
+		return c.movedPath, nil // with the folder above it
 	}
 	if c.version != nil || at.Volume != 0 || c.role == metastore.RoleParent || c.state != metastore.StateComplete {
 		return 0, nil
@@ -64,12 +64,12 @@ func (s *scanner) stillThere(ctx context.Context, names []string, e Entry) (bool
 }
 
 // follow looks up, for the new entries of a folder that was moved, what was
-// recorded of them where they were.
-func (s *scanner) follow(ctx context.Context, f folder, children []child) error {
+// recorded of them where they were, of the names behind after up to upTo.
+func (s *scanner) follow(ctx context.Context, f folder, children []child, after, upTo string) error {
 	if f.from == 0 {
 		return nil
 	}
-	versions, err := s.run.Children(ctx, f.from)
+	versions, err := s.run.Children(ctx, f.from, after, upTo)
 	if err != nil {
 		return err
 	}

@@ -187,7 +187,7 @@ func (s *scanner) parents(ctx context.Context, f folder, at *place) error {
 // closeOthers closes what an earlier run had in this folder below roots that
 // the set no longer names.
 func (s *scanner) closeOthers(ctx context.Context, f folder, at *place) error {
-	versions, err := s.run.Children(ctx, f.path)
+	versions, err := s.run.Children(ctx, f.path, "", metastore.LastName)
 	if err != nil {
 		return err
 	}

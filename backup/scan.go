@@ -2,13 +2,13 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"path"
-	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
@@ -19,9 +19,11 @@ type scanner struct {
 	out     *queue
 	volumes map[uint64]volume // by Dev
 	groups  map[groupKey]*groupCount
-	found   bool    // at least one root is there
-	healing bool    // reads what is recorded already, but lost
-	gone    []int64 // paths to close when all has been seen: what was there may only have moved
+	found   bool // at least one root is there
+	healing bool // reads what is recorded already, but lost
+	listers errgroup.Group
+	waiting atomic.Int64 // entries in listings that scan has not come to
+	gone    []int64      // paths to close when all has been seen: what was there may only have moved
 }
 
 func newScanner(w *writer, out *queue) *scanner {
@@ -39,11 +41,12 @@ type folder struct {
 	state  metastore.State
 	gap    error
 	isNew  bool
-	fresh  bool   // nothing was ever recorded in it
-	was    int64  // the volume that the last run saw it on, 0 if none
-	from   int64  // path that it was moved from, 0 if it was not
-	place  *place // of roots in it, nil if there are none
-	root   root   // the one it is in
+	fresh  bool      // nothing was ever recorded in it
+	was    int64     // the volume that the last run saw it on, 0 if none
+	from   int64     // path that it was moved from, 0 if it was not
+	place  *place    // of roots in it, nil if there are none
+	root   root      // the one it is in
+	early  *contents // if it was listed early
 }
 
 // root is one of the set's paths.
@@ -61,7 +64,10 @@ type child struct {
 	state   metastore.State
 	version *metastore.Version // open so far, nil if none
 	moved   *metastore.Version // of the same entry where it was before, nil if it was not moved
-	same    bool               // looks as it did then
+	ahead   *early             // of a folder: its listing, if it was begun early
+
+	movedPath int64 // of a folder: the path that it was moved from with the folder above it
+	same      bool  // looks as it did then
 }
 
 // scan is the first stage: it emits a job for every entry that may have
@@ -70,6 +76,7 @@ type child struct {
 // one folder lies together in the blobs.
 func (w *writer) scan(ctx context.Context, out *queue) error {
 	s := newScanner(w, out)
+	defer s.listers.Wait() // they report to those who wait for them, never here
 	top, err := w.place(ctx)
 	if err != nil {
 		return err
@@ -106,18 +113,14 @@ func (s *scanner) folder(ctx context.Context, f folder, last metastore.Directory
 		return err
 	}
 	s.progress(f.where)
-	var children []child
-	if f.state == metastore.StateComplete {
-		var err error
-		if children, err = s.list(ctx, &f); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			f.gap = err
+	l, err := s.list(ctx, &f)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		f.gap = err
 	}
-	mark := markOf(f.state, children)
-	settled := f.gap == nil && last.Marked && last.Mark == mark
+	settled := f.gap == nil && last.Marked && last.Mark == l.mark
 	if f.isNew || !settled {
 		if err := s.entry(ctx, f.self()); err != nil {
 			return err
@@ -127,76 +130,90 @@ func (s *scanner) folder(ctx context.Context, f folder, last metastore.Directory
 		return s.end(ctx, f, nil)
 	}
 	if !settled {
-		if err := s.compare(ctx, f, children); err != nil {
+		if err := s.changes(ctx, f, l); err != nil {
 			return err
-		}
-		if err := s.follow(ctx, f, children); err != nil {
-			return err
-		}
-		for i := range children {
-			c := &children[i]
-			if c.entry.Type == metastore.Directory || c.same {
-				continue
-			}
-			if err := s.other(ctx, f, *c); err != nil {
-				return err
-			}
 		}
 	}
 	if f.isNew || !settled {
 		// Also of a folder of which only its own metadata is new: they may be
 		// so new that the next run must look at it again.
-		if err := s.end(ctx, f, &mark); err != nil {
+		if err := s.end(ctx, f, &l.mark); err != nil {
 			return err
 		}
 	}
-	for i := range children {
-		c := &children[i]
-		if c.entry.Type != metastore.Directory {
-			continue
+	return s.subfolders(ctx, f, l, settled)
+}
+
+// changes compares a folder with what the last run recorded of it: what is new
+// or different is sent on, what is gone is closed, and of the subfolders it is
+// noted whether they look the same. The mark becomes that of what was sent.
+func (s *scanner) changes(ctx context.Context, f folder, l *listing) error {
+	hash := newMark(f.state)
+	for after, page := range l.pages() {
+		children, err := s.children(ctx, f, l, page)
+		if err != nil {
+			return err
+		}
+		upTo := metastore.LastName
+		if rest := len(l.names) - after - len(page); rest > 0 {
+			upTo = page[len(page)-1]
+		}
+		before := ""
+		if after > 0 {
+			before = l.names[after-1]
+		}
+		if err := s.compare(ctx, f, children, before, upTo); err != nil {
+			return err
+		}
+		if err := s.follow(ctx, f, children, before, upTo); err != nil {
+			return err
+		}
+		for i := range children {
+			c := &children[i]
+			hash.add(c)
+			switch {
+			case c.entry.Type == metastore.Directory:
+				l.note(*c)
+			case !c.same:
+				if err := s.other(ctx, f, *c); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	l.mark = hash.sum()
+	return nil
+}
+
+// subfolders scans the folders in f, one after the other.
+func (s *scanner) subfolders(ctx context.Context, f folder, l *listing, settled bool) error {
+	ahead := s.lookAhead(ctx, f, l)
+	defer ahead.drop()
+	for _, sub := range l.folders {
+		c := sub.child
+		if c == nil { // too many to keep: look again
+			children, err := s.children(ctx, f, l, []string{sub.name})
+			if err != nil {
+				return err
+			}
+			if len(children) == 0 || children[0].entry.Type != metastore.Directory {
+				// It went away, or is no folder any more; the next run, which
+				// finds another mark, sees to it.
+				if err := s.run.ClearMark(ctx, f.path); err != nil {
+					return err
+				}
+				continue
+			}
+			c = &children[0]
+			c.same, c.movedPath = sub.same, sub.movedPath
 		}
 		c.same = c.same || settled
+		c.ahead = ahead.next(ctx)
 		if err := s.descend(ctx, f, *c); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// list reads a folder and applies the set's rules. If they leave out what is
-// in the folder, its state says so and only the marker that says so is kept.
-func (s *scanner) list(ctx context.Context, f *folder) ([]child, error) {
-	entries, err := f.dir.Entries(ctx)
-	if err != nil {
-		return nil, err
-	}
-	f.state = s.matcher.Marked(entries, func(e Entry) ([]byte, error) { return head(ctx, f.dir, e) })
-	rules := s.matcher.Directory(f.root.spelled, strings.Trim(strings.TrimPrefix(f.where, f.root.where), "/"))
-	children := make([]child, 0, len(entries))
-	for _, e := range entries {
-		c := child{entry: e, place: f.place.in(e.Name), role: metastore.RoleInside, state: metastore.StateComplete}
-		out := rules.Excludes(e) || (f.state != metastore.StateComplete && !s.matcher.Marker(e.Name))
-		switch {
-		case c.place != nil && c.place.root:
-			c.role = metastore.RoleRoot // whatever the rules say: the set names it
-		case c.place != nil && out:
-			c.role = metastore.RoleParent // left out but for the way down
-		case out:
-			continue
-		case e.Err == nil && (e.Type == metastore.Directory || e.Dev != f.entry.Dev):
-			where := path.Join(f.where, e.Name)
-			v, err := s.volume(ctx, e.Dev, where)
-			if err != nil {
-				c.entry = Entry{Name: e.Name, Err: err}
-				break
-			}
-			if c.state = s.matcher.Boundary(where, e, v.Volume, f.root.dev); c.state != metastore.StateComplete && c.place != nil {
-				c.role, c.state = metastore.RoleParent, metastore.StateComplete
-			}
-		}
-		children = append(children, c)
-	}
-	return children, nil
 }
 
 // head reads the beginning of a file.
@@ -214,33 +231,11 @@ func head(ctx context.Context, dir Dir, e Entry) ([]byte, error) {
 	return buf[:n], err
 }
 
-// markOf condenses all that would show a change in a folder into 128 bits:
-// its own state, and of every entry what resembles compares.
-func markOf(state metastore.State, children []child) [16]byte {
-	h := sha256.New()
-	buf := append([]byte(state), 0)
-	for i := range children {
-		e := &children[i].entry
-		buf = append(buf, e.Name...)
-		buf = append(buf, 0, byte(e.Type))
-		buf = append(append(append(buf, children[i].role...), 0), children[i].state...)
-		buf = append(buf, 0)
-		for _, n := range [...]int64{e.Size, e.MTime.Sec, int64(e.MTime.Nsec), e.CTime.Sec, int64(e.CTime.Nsec), int64(e.Inode)} {
-			buf = binary.LittleEndian.AppendUint64(buf, uint64(n))
-		}
-		if len(buf) > 32<<10 {
-			h.Write(buf)
-			buf = buf[:0]
-		}
-	}
-	h.Write(buf)
-	return [16]byte(h.Sum(nil)[:16])
-}
-
-// compare looks up what the last run recorded in this folder, finds out which
-// entries look the same, and closes the ones that are gone.
-func (s *scanner) compare(ctx context.Context, f folder, children []child) error {
-	versions, err := s.run.Children(ctx, f.path)
+// compare looks up what the last run recorded in this folder, of the names
+// behind after up to upTo, finds out which entries look the same, and closes
+// the ones that are gone.
+func (s *scanner) compare(ctx context.Context, f folder, children []child, after, upTo string) error {
+	versions, err := s.run.Children(ctx, f.path, after, upTo)
 	if err != nil {
 		return fmt.Errorf("look up %q in the index: %w", f.where, err)
 	}
@@ -309,7 +304,10 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 	if sub.from, err = s.movedFrom(ctx, c, at, sub.where); err != nil {
 		return err
 	}
-	if sub.dir, err = f.dir.OpenDir(ctx, c.entry); err != nil {
+	if sub.dir, sub.early, err = c.ahead.take(); sub.early == nil && err == nil {
+		sub.dir, err = f.dir.OpenDir(ctx, c.entry)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -50,12 +50,14 @@ type Meta struct {
 }
 
 // Dir is a handle of a directory. Search permission is all it takes to get
-// one (O_PATH); read permission is needed by Entries alone.
+// one (O_PATH); read permission is needed by Names alone.
 type Dir interface {
-	// Entries lists the directory in byte order of the names, without "."
-	// and "..". A failure to examine one entry is that entry's Err; one that
-	// vanished meanwhile is left out.
-	Entries(ctx context.Context) ([]Entry, error)
+	// Names lists the directory in byte order, without "." and "..".
+	Names(ctx context.Context) ([]string, error)
+
+	// Entries examines names, in their order. A failure to examine one is
+	// that entry's Err; one that is not there (any more) is left out.
+	Entries(ctx context.Context, names []string) ([]Entry, error)
 
 	// Entry examines one name; a missing one is io/fs.ErrNotExist.
 	Entry(ctx context.Context, name string) (Entry, error)

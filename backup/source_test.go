@@ -38,10 +38,11 @@ type node struct {
 
 // fakeSource is a Source in memory that does as its nodes say.
 type fakeSource struct {
-	mu    sync.Mutex
-	nodes map[string]*node
-	opens []string // files whose content was opened
-	dirs  int      // handles open
+	mu      sync.Mutex
+	nodes   map[string]*node
+	opens   []string // files whose content was opened
+	dirs    int      // handles open
+	largest int      // number of entries examined at once
 }
 
 func newSource(tree map[string]node) *fakeSource {
@@ -148,7 +149,7 @@ func (d *fakeDir) node(name string) (now node, at *node, err error) {
 	return *n, n, nil
 }
 
-func (d *fakeDir) Entries(context.Context) ([]Entry, error) {
+func (d *fakeDir) Names(context.Context) ([]string, error) {
 	d.source.mu.Lock()
 	defer d.source.mu.Unlock()
 	if n := d.source.nodes[d.path]; n == nil {
@@ -156,14 +157,27 @@ func (d *fakeDir) Entries(context.Context) ([]Entry, error) {
 	} else if n.DenyOpen != nil {
 		return nil, n.DenyOpen
 	}
-	var list []Entry
+	var list []string
 	prefix := strings.TrimSuffix(d.path, "/") + "/"
 	for _, p := range slices.Sorted(maps.Keys(d.source.nodes)) {
 		name, below := strings.CutPrefix(p, prefix)
 		if !below || name == "" || strings.Contains(name, "/") {
 			continue
 		}
-		list = append(list, entryOf(name, d.source.nodes[p]))
+		list = append(list, name)
+	}
+	return list, nil
+}
+
+func (d *fakeDir) Entries(_ context.Context, names []string) ([]Entry, error) {
+	d.source.mu.Lock()
+	defer d.source.mu.Unlock()
+	d.source.largest = max(d.source.largest, len(names))
+	var list []Entry
+	for _, name := range names {
+		if n := d.source.nodes[d.child(name)]; n != nil {
+			list = append(list, entryOf(name, n))
+		}
 	}
 	return list, nil
 }
@@ -317,4 +331,9 @@ func (s *fakeSource) closed(t *testing.T) {
 	if s.dirs != 0 {
 		t.Errorf("%d folders were left open", s.dirs)
 	}
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
 }

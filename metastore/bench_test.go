@@ -90,7 +90,7 @@ func BenchmarkChildrenOf100(b *testing.B) {
 	fill(b, r)
 	dir := at(b, r, "/folder-5")
 	for b.Loop() {
-		if v, err := r.Children(b.Context(), dir); len(v) != benchFiles || err != nil {
+		if v, err := r.Children(b.Context(), dir, "", LastName); len(v) != benchFiles || err != nil {
 			b.Fatal(len(v), err)
 		}
 	}

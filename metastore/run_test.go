@@ -370,7 +370,7 @@ func TestChildrenAreOpenVersionsInByteOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	record(t, r, "/a/below", file(8))
-	versions, err := r.Children(t.Context(), 1)
+	versions, err := r.Children(t.Context(), 1, "", LastName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -415,7 +415,7 @@ func TestAChangeOfRecipientsMakesEverythingBeReadAgain(t *testing.T) {
 		t.Errorf("the directory would not be looked at: %v %v", d, err)
 	}
 	recheck := func() bool {
-		v, err := r.Children(t.Context(), 1)
+		v, err := r.Children(t.Context(), 1, "", LastName)
 		if len(v) != 1 || err != nil {
 			t.Fatal(v, err)
 		}
@@ -470,7 +470,7 @@ func TestManyGoroutinesShareARun(t *testing.T) {
 				if err := r.AddBlob(t.Context(), Blob{Hash: hash, Size: 100}, []BlobChunk{{chunk, 10, 20, 0, 9}}); err != nil {
 					return err
 				}
-				if _, err := r.Children(t.Context(), 1); err != nil {
+				if _, err := r.Children(t.Context(), 1, "", LastName); err != nil {
 					return err
 				}
 			}

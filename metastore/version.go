@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 )
 
 // Version is an entry as the set's last runs saw it.
@@ -123,14 +124,18 @@ func (r *Run) versionQuery(rest string) (string, []any) {
 		[]any{r.recipients[:]}
 }
 
-// Children returns the open versions of a directory's entries in this set,
+// LastName is behind every name in byte order.
+var LastName = strings.Repeat("\xff", nameLimit+1)
+
+// Children returns the open versions of a directory's entries in this set
+// whose names are behind after and not behind upTo ("" and LastName for all),
 // sorted by name in byte order. After a change of recipients, files that have
 // to be stored anew have Recheck set.
-func (r *Run) Children(ctx context.Context, dir int64) (versions []Version, err error) {
+func (r *Run) Children(ctx context.Context, dir int64, after, upTo string) (versions []Version, err error) {
 	err = r.read(ctx, "look up a directory's entries", func(x *Index) error {
 		query, args := r.versionQuery(`, p.name FROM paths p JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
-			WHERE p.parent = ? ORDER BY p.name`)
-		return x.each(ctx, query, append(args, r.set, dir), func(scan func(...any) error) error {
+			WHERE p.parent = ? AND p.name > ? AND p.name <= ? ORDER BY p.name`)
+		return x.each(ctx, query, append(args, r.set, dir, []byte(after), []byte(upTo)), func(scan func(...any) error) error {
 			var v Version
 			var stale bool
 			var name sql.RawBytes

@@ -79,20 +79,27 @@ func (d *dir) release() error {
 	return unix.Close(fd)
 }
 
-// Entries lists the directory.
-func (d *dir) Entries(ctx context.Context) ([]backup.Entry, error) {
+// Names lists the directory.
+func (d *dir) Names(ctx context.Context) ([]string, error) {
 	fd, err := d.use()
 	if err != nil {
 		return nil, err
 	}
 	defer d.done()
 	list, err := d.source.list(ctx, fd)
+	slices.Sort(list)
+	return list, err
+}
+
+// Entries examines names.
+func (d *dir) Entries(ctx context.Context, names []string) ([]backup.Entry, error) {
+	fd, err := d.use()
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(list)
-	entries := make([]backup.Entry, 0, len(list))
-	for i, name := range list {
+	defer d.done()
+	entries := make([]backup.Entry, 0, len(names))
+	for i, name := range names {
 		if i%256 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

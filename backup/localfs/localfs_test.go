@@ -1,6 +1,7 @@
 package localfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -65,9 +66,17 @@ func openDir(t testing.TB, path string) backup.Dir {
 	return d
 }
 
+func entriesOf(ctx context.Context, d backup.Dir) ([]backup.Entry, error) {
+	names, err := d.Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.Entries(ctx, names)
+}
+
 func list(t testing.TB, d backup.Dir) []backup.Entry {
 	t.Helper()
-	entries, err := d.Entries(t.Context())
+	entries, err := entriesOf(t.Context(), d)
 	must(t, err)
 	return entries
 }
@@ -284,7 +293,7 @@ func TestMissingNamesAreErrNotExist(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if entries, err := subdir.Entries(t.Context()); len(entries) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if entries, err := entriesOf(t.Context(), subdir); len(entries) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("entries of a removed folder: %v, %v", entries, err)
 	}
 }
@@ -334,7 +343,7 @@ func TestHandlesLiveUntilTheLastClose(t *testing.T) {
 	must(t, d.Close())
 	d.Retain() // too late
 	for what, err := range map[string]error{
-		"Entries": second(d.Entries(t.Context())),
+		"Entries": second(entriesOf(t.Context(), d)),
 		"Entry":   second(d.Entry(t.Context(), "file")),
 		"Open":    second(d.Open(t.Context(), file)),
 		"Meta":    second(d.Meta(t.Context(), backup.Entry{})),
@@ -497,7 +506,7 @@ func TestPermissionsAreErrorsOfTheirEntries(t *testing.T) {
 			}
 			dirs[e.Name] = d
 		}
-		if _, err := dirs["search only"].Entries(ctx); !errors.Is(err, fs.ErrPermission) {
+		if _, err := entriesOf(ctx, dirs["search only"]); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("list a folder without read permission: %v", err)
 		}
 		e, err := dirs["search only"].Entry(ctx, "file")
@@ -508,13 +517,13 @@ func TestPermissionsAreErrorsOfTheirEntries(t *testing.T) {
 		} else {
 			f.Close()
 		}
-		entries, err := dirs["list only"].Entries(ctx)
+		entries, err := entriesOf(ctx, dirs["list only"])
 		if err != nil || len(entries) != 1 || entries[0].Name != "file" || !errors.Is(entries[0].Err, fs.ErrPermission) {
 			t.Errorf("list a folder without search permission: %+v, %v", entries, err)
 		} else if diff := cmp.Diff(metastore.Stat{}, entries[0].Stat); diff != "" {
 			t.Errorf("an entry that could not be examined has a stat: %s", diff)
 		}
-		if _, err := dirs["nothing"].Entries(ctx); !errors.Is(err, fs.ErrPermission) {
+		if _, err := entriesOf(ctx, dirs["nothing"]); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("list a closed folder: %v", err)
 		}
 		if _, err := dirs["nothing"].Entry(ctx, "file"); !errors.Is(err, fs.ErrPermission) {

@@ -187,12 +187,12 @@ func TestHandlesCanBeSharedAndClosedAtAnyTime(t *testing.T) {
 				if _, err := d.Meta(t.Context(), e); err != nil {
 					return err
 				}
-				_, err = d.Entries(t.Context())
+				_, err = entriesOf(t.Context(), d)
 				return err
 			})
 			// This one holds no reference and may come too late.
 			g.Go(func() error {
-				if _, err := d.Entries(t.Context()); err != nil && !errors.Is(err, fs.ErrClosed) {
+				if _, err := entriesOf(t.Context(), d); err != nil && !errors.Is(err, fs.ErrClosed) {
 					return err
 				}
 				return nil

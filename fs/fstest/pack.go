@@ -55,7 +55,7 @@ func (w *World) record(ctx context.Context, name string, run *metastore.Run, tre
 		}
 	}
 	for at, id := range paths {
-		open, err := run.Children(ctx, id)
+		open, err := run.Children(ctx, id, "", metastore.LastName)
 		if err != nil {
 			return err
 		}
