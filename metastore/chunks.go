@@ -46,7 +46,7 @@ func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, s
 	if size <= 0 {
 		return 0, false, fmt.Errorf("a chunk cannot have %d bytes", size)
 	}
-	err = r.write(ctx, "look up a chunk", func(x *Index) error {
+	err = r.add(ctx, "look up a chunk", func(x *Index) error {
 		known := size
 		c, held := r.fresh[hash]
 		if held {
@@ -92,7 +92,7 @@ func prefixOf(hash [32]byte) int64 {
 }
 
 // write makes rows of the chunks.
-func (f freshChunks) write(x *Index) error {
+func (f freshChunks) write(x *Index, held *bulks) error {
 	if len(f) == 0 {
 		return nil
 	}
@@ -106,18 +106,21 @@ func (f freshChunks) write(x *Index) error {
 	}
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.id, b.id) })
 	for i := range rows {
-		if err := x.insert("INSERT INTO chunks VALUES (?, ?, ?)", rows[i].id, rows[i].hash[:], rows[i].size); err != nil {
+		if err := x.add(&held.chunks, rows[i].id, rows[i].hash[:], rows[i].size); err != nil {
 			return err
 		}
 	}
+	if err := x.flush(&held.chunks); err != nil { // they refer to rows, which move
+		return err
+	}
 	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.hash[:], b.hash[:]) })
 	for i := range rows {
-		if err := x.insert("INSERT INTO prefixes VALUES (?, ?)", prefixOf(rows[i].hash), rows[i].id); err != nil {
+		if err := x.add(&held.prefixes, prefixOf(rows[i].hash), rows[i].id); err != nil {
 			return err
 		}
 	}
 	clear(f)
-	return nil
+	return x.flush(&held.prefixes) // chunks are looked up any time
 }
 
 // Content finds or makes the content that consists of chunks, which tile it
@@ -132,8 +135,11 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 		}
 		size += c.Length
 	}
-	err = r.write(ctx, "record content", func(x *Index) error {
+	err = r.add(ctx, "record content", func(x *Index) error {
 		if like != 0 {
+			if err := x.flush(&r.held.contents, &r.held.fileChunks); err != nil {
+				return err
+			}
 			same, err := x.sameContent(ctx, like, chunks, size)
 			if err != nil {
 				return err
@@ -144,11 +150,12 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 			}
 		}
 		id = next(&x.last.contents)
-		if err := x.insert("INSERT INTO contents VALUES (?, ?)", id, size); err != nil {
+		if err := x.add(&r.held.contents, id, size); err != nil {
 			return err
 		}
 		for _, c := range chunks {
-			if err := x.addContentChunk(id, c); err != nil {
+			chunk := sql.NullInt64{Int64: c.Chunk, Valid: c.Chunk != 0}
+			if err := x.add(&r.held.fileChunks, id, c.Offset, c.Length, chunk); err != nil {
 				return err
 			}
 		}
@@ -156,11 +163,6 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 		return nil
 	})
 	return id, err
-}
-
-func (s *session) addContentChunk(content int64, c ContentChunk) error {
-	return s.insert("INSERT INTO file_chunks VALUES (?, ?, ?, ?)",
-		content, c.Offset, c.Length, sql.NullInt64{Int64: c.Chunk, Valid: c.Chunk != 0})
 }
 
 func (s *session) sameContent(ctx context.Context, id int64, chunks []ContentChunk, size int64) (bool, error) {
@@ -200,9 +202,7 @@ func (r *Run) AddBlob(ctx context.Context, b Blob, chunks []BlobChunk) error {
 			return err
 		}
 		for _, c := range chunks {
-			err := x.insert("INSERT INTO blob_chunks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-				c.Chunk, id, c.FrameOffset, c.FrameLength, c.Offset, c.Length)
-			if err != nil {
+			if err := x.add(&r.held.blobChunks, c.Chunk, id, c.FrameOffset, c.FrameLength, c.Offset, c.Length); err != nil {
 				return err
 			}
 		}

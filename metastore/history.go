@@ -69,7 +69,12 @@ func (r *Run) RecordNew(ctx context.Context, path int64, f File, recheck bool) e
 	if err := f.check(); err != nil {
 		return err
 	}
-	return r.write(ctx, "record a new entry", func(x *Index) error {
+	return r.add(ctx, "record a new entry", func(x *Index) error {
+		if r.gaps > 0 || f.Content != r.lastID {
+			if err := x.flush(r.held.all()...); err != nil {
+				return err
+			}
+		}
 		if err := r.fill(path); err != nil {
 			return err
 		}
@@ -135,9 +140,7 @@ func (r *Run) checkContent(f *File) error {
 func (r *Run) insert(path int64, f *File, recheck, gap bool) (row int64, err error) {
 	end := sql.NullInt64{Int64: r.seq + 1, Valid: gap}
 	row = next(&r.x.last.files)
-	err = r.x.insert(`INSERT INTO files (id, set_id, path, first_run, end_run, gap, recheck, xattrs, `+fileColumns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		fileValues([]any{row, r.set, path, r.seq, end, gap, recheck, len(f.Xattrs)}, f)...)
+	err = r.x.add(&r.held.files, fileValues([]any{row, r.set, path, r.seq, end, gap, recheck, len(f.Xattrs)}, f)...)
 	if err != nil {
 		return 0, err
 	}

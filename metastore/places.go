@@ -25,7 +25,8 @@ func (r *Run) Directory(ctx context.Context, parent int64, name string) (d Direc
 	if err := checkEntry(parent, name); err != nil {
 		return DirectoryMark{}, err
 	}
-	err = r.write(ctx, "look up a directory", func(x *Index) error {
+	// Versions that are held back are of entries that are not looked up again.
+	err = r.add(ctx, "look up a directory", func(x *Index) error {
 		var mark []byte
 		found, err := x.row(`SELECT p.id, m.mark, coalesce(f.volume, 0) FROM paths p
 			LEFT JOIN marks m ON m.set_id = ?1 AND m.path = p.id
@@ -67,7 +68,7 @@ func (r *Run) NewPath(ctx context.Context, parent int64, name string) (id int64,
 	if err := checkEntry(parent, name); err != nil {
 		return 0, err
 	}
-	err = r.write(ctx, "make a path", func(x *Index) error {
+	err = r.add(ctx, "make a path", func(x *Index) error {
 		id = next(&x.last.paths)
 		_, n, err := x.exec("INSERT INTO paths VALUES (?, ?, ?) ON CONFLICT DO NOTHING", id, parent, []byte(name))
 		if err == nil && n == 0 {
@@ -131,7 +132,7 @@ func (r *Run) Volume(ctx context.Context, fstype string, fsid uint64, root strin
 // set it when each of them was recorded, or found unchanged, in this run, and
 // none has to be looked at again. A rollback forgets it.
 func (r *Run) SetMark(ctx context.Context, path int64, m [16]byte) error {
-	return r.write(ctx, "mark a directory", func(x *Index) error {
+	return r.add(ctx, "mark a directory", func(x *Index) error {
 		_, _, err := x.exec(`INSERT INTO marks (set_id, path, mark, run) VALUES (?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET mark = excluded.mark, run = excluded.run WHERE mark <> excluded.mark`,
 			r.set, path, m[:], r.seq)
@@ -141,7 +142,7 @@ func (r *Run) SetMark(ctx context.Context, path int64, m [16]byte) error {
 
 // ClearMark makes the next run look at every entry of a directory.
 func (r *Run) ClearMark(ctx context.Context, path int64) error {
-	return r.write(ctx, "clear a mark", func(x *Index) error {
+	return r.add(ctx, "clear a mark", func(x *Index) error {
 		_, _, err := x.exec("DELETE FROM marks WHERE set_id = ? AND path = ?", r.set, path)
 		return err
 	})

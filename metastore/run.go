@@ -37,6 +37,7 @@ type Run struct {
 	lastID     int64 // the content that was asked for last, most likely recorded next,
 	lastSize   int64 // and its bytes
 	fresh      freshChunks
+	held       *bulks
 }
 
 // Begin begins the run after the newest committed one. It fails with
@@ -68,7 +69,7 @@ func (x *Index) begin(ctx context.Context, info RunInfo) (*Run, error) {
 	case s.Interrupted != 0:
 		return nil, fmt.Errorf("%w: run %d was interrupted and must be rolled back", ErrPending, s.Interrupted)
 	}
-	r := &Run{x: x, seq: s.LastSeq + 1, recipients: info.Recipients}
+	r := &Run{x: x, seq: s.LastSeq + 1, recipients: info.Recipients, held: newBulks()}
 	return r, x.whole(func() error {
 		found, err := x.row("SELECT id FROM sets WHERE name = ?", []any{info.Set}, &r.set)
 		if err == nil && !found {
@@ -111,11 +112,25 @@ func (r *Run) read(ctx context.Context, what string, f func(x *Index) error) err
 	if err := r.usable(ctx); err != nil {
 		return err
 	}
+	if err := r.x.flush(r.held.all()...); err != nil {
+		r.failed = r.x.fail(what, err)
+		return r.failed
+	}
 	return r.x.fail(what, f(r.x))
 }
 
 // write runs f in the run's transaction and commits it once it is big enough.
 func (r *Run) write(ctx context.Context, what string, f func(x *Index) error) error {
+	return r.add(ctx, what, func(x *Index) error {
+		if err := x.flush(r.held.all()...); err != nil {
+			return err
+		}
+		return f(x)
+	})
+}
+
+// add is write for an f that reads no table of which rows are held back.
+func (r *Run) add(ctx context.Context, what string, f func(x *Index) error) error {
 	r.x.mu.Lock()
 	defer r.x.mu.Unlock()
 	if err := r.usable(ctx); err != nil {
@@ -133,7 +148,10 @@ func (r *Run) write(ctx context.Context, what string, f func(x *Index) error) er
 
 // commit writes what is held back and ends the transaction.
 func (r *Run) commit() error {
-	if err := r.fresh.write(r.x); err != nil {
+	if err := r.fresh.write(r.x, r.held); err != nil {
+		return err
+	}
+	if err := r.x.flush(r.held.all()...); err != nil {
 		return err
 	}
 	return r.x.commit()

@@ -65,9 +65,12 @@ func openSession(ctx context.Context, path string, onCommit func()) (*session, e
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	// Pages of a growing index are written again and again: a log of 32 MiB
+	// instead of 4 brings most of them into the database once.
+	//
 	// The schema's own SQL is not trusted more than need be, and a page that
 	// a broken disk garbled is an error and not a crash.
-	if _, err := conn.ExecContext(ctx, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0"); err != nil {
+	if _, err := conn.ExecContext(ctx, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 8192"); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil

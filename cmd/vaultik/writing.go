@@ -23,7 +23,7 @@ const (
 	chunkMin = 256 << 10   // bytes
 	chunkAvg = 1 << 20
 	chunkMax = 4 << 20
-	blobSize = 32 << 20 // ciphertext at which a blob is closed
+	blobSize = 16 << 20 // ciphertext at which a blob is closed
 )
 
 // writing is what a backup works with.

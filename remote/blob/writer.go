@@ -59,7 +59,7 @@ type Blob struct {
 // released keeps the memory of a few blobs: a writer fills one while others are
 // on their way. A sync.Pool would lose track of them as
 // goroutines move between processors, and each is tens of megabytes of pages.
-var released = make(chan []byte, 3)
+var released = make(chan []byte, 5)
 
 // Release gives the memory of Object back, for the next Writer: pages that are
 // touched already. Call it when nothing, a retry of Put for example, will read
