@@ -29,7 +29,7 @@ var exits = []struct {
 	{3, "snapshot saved, but some sources could not be read", []error{errIncomplete}},
 	{1, "failed, no snapshot", nil},
 	{11, "locked: another run is at work on this machine", []error{errLocked}},
-	{10, "no store there, or not the one that init set up", []error{remote.ErrNoStore}},
+	{10, "no store there, out of reach, or not the one that init set up", []error{remote.ErrNoStore}},
 	{12, "no identity, or none that matches", []error{errNoIdentity, seal.ErrNoIdentity}},
 	{13, "not trusted: a signature or the chain does not hold", []error{remote.ErrNotTrusted, remote.ErrMissing}},
 	{130, "interrupted", []error{errInterrupted}},

@@ -68,7 +68,7 @@ func (a *app) certify(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := u.open(c.Context)
+	store, err := u.open(c.Context, a.route())
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if err := findRoot(c, r); err != nil {
 		return nil, err
 	}
-	if r.store, err = r.url.open(c.Context); err != nil {
+	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
 		return nil, err
 	}
 	if err := r.needCache(); err != nil {

@@ -83,7 +83,7 @@ func (s *setup) run(ctx context.Context) (err error) {
 		return err
 	}
 	var made bool
-	if s.store, made, err = s.url.create(ctx); err != nil {
+	if s.store, made, err = s.url.create(ctx, s.app.route()); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()

@@ -69,19 +69,20 @@ type openedStore interface {
 }
 
 // open opens a store that exists.
-func (u storeURL) open(ctx context.Context) (openedStore, error) {
-	if u.folder != "" {
-		return dir.Open(u.folder)
+func (u storeURL) open(ctx context.Context, r route) (openedStore, error) {
+	if u.folder == "" {
+		u.s3.Slow = r.slow
+		return s3.Open(ctx, u.s3)
 	}
-	return s3.Open(ctx, u.s3)
+	return dir.Open(u.folder)
 }
 
 // create is open, but makes a local store's folder if it is missing. The
 // folder above it must exist: if it does not, the address is mistyped or a
 // disk is not mounted. made says whether it was made.
-func (u storeURL) create(ctx context.Context) (s openedStore, made bool, err error) {
+func (u storeURL) create(ctx context.Context, r route) (s openedStore, made bool, err error) {
 	if u.folder == "" {
-		s, err = u.open(ctx)
+		s, err = u.open(ctx, r)
 		return s, false, err
 	}
 	if _, err := os.Stat(u.folder); errors.Is(err, fs.ErrNotExist) {

@@ -21,7 +21,7 @@ func (s *setup) repair(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	store, err := journalStore(ctx, s.staging())
+	store, err := s.journalStore(ctx)
 	if err != nil {
 		return fmt.Errorf("clean up after an init that was interrupted (or give it up and remove the folder %q): %w", s.staging(), err)
 	}
@@ -35,10 +35,10 @@ func (s *setup) repair(ctx context.Context) error {
 	return nil
 }
 
-// journalStore opens the store that the journal in staging names; nil if
-// nothing was put into one.
-func journalStore(ctx context.Context, staging string) (openedStore, error) {
-	j, err := readJournal(staging)
+// journalStore opens the store that the journal names; nil if nothing was put
+// into one.
+func (s *setup) journalStore(ctx context.Context) (openedStore, error) {
+	j, err := readJournal(s.staging())
 	if err != nil || len(j.Objects) == 0 {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func journalStore(ctx context.Context, staging string) (openedStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return u.open(ctx)
+	return u.open(ctx, s.app.route())
 }
 
 func readJournal(staging string) (journal, error) {

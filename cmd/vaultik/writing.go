@@ -33,6 +33,7 @@ type writing struct {
 	url    storeURL
 	config backup.Config
 	sets   []backup.Set
+	route  route // to the store
 	closes []func() error
 }
 
@@ -64,6 +65,7 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 	if err := w.complete(c, a); err != nil {
 		return w, err
 	}
+	w.route = a.route()
 	if w.sets, err = w.chooseSets(c); err != nil {
 		return w, err
 	}
@@ -192,7 +194,7 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	if err != nil {
 		return err
 	}
-	store, err := w.url.open(ctx)
+	store, err := w.url.open(ctx, w.route)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,7 +29,7 @@ func findCredentials(ctx context.Context, o Options) (*credentials.Credentials, 
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", remote.ErrDenied, err)
+		return nil, denied{err}
 	}
 	return c, nil
 }
@@ -37,27 +38,34 @@ func findCredentials(ctx context.Context, o Options) (*credentials.Credentials, 
 // a metadata service in a bad moment.
 var errNoCredentials = errors.New("no S3 credentials")
 
+// denied is a remote.ErrDenied whose text does not blame the store.
+type denied struct{ error }
+
+func (d denied) Is(target error) bool { return target == remote.ErrDenied }
+func (d denied) Unwrap() error        { return d.error }
+
 // source is one place where credentials may be.
 type source struct {
 	name     string
 	provider credentials.Provider
+	guess    bool // that it fails means only that nothing is there
 }
 
 // sources returns the places in the order in which the AWS tools look.
 func sources(region string) []source {
 	s := []source{
-		{"the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)", &credentials.EnvAWS{}},
-		{"the shared files (~/.aws, AWS_PROFILE)", &credentials.FileAWSCredentials{}},
+		{"the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)", &credentials.EnvAWS{}, false},
+		{"the shared files (~/.aws, AWS_PROFILE)", &credentials.FileAWSCredentials{}, false},
 	}
 	for _, name := range []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"} {
 		if os.Getenv(name) != "" {
-			return append(s, source{"the container (" + name + ")", &credentials.IAM{Client: metadataClient(), Region: region}})
+			return append(s, source{"the container (" + name + ")", &credentials.IAM{Client: metadataClient(), Region: region}, false})
 		}
 	}
 	if strings.EqualFold(os.Getenv("AWS_EC2_METADATA_DISABLED"), "true") {
 		return s
 	}
-	return append(s, source{"the machine's role (EC2 metadata service)", &credentials.IAM{Client: metadataClient(), Region: region}})
+	return append(s, source{"the machine's role (EC2 metadata service)", &credentials.IAM{Client: metadataClient(), Region: region}, true})
 }
 
 // metadataClient is impatient: on a machine without metadata service nothing
@@ -78,8 +86,8 @@ func metadataClient() *http.Client {
 	}
 }
 
-// chain tries one source after the other. Unlike minio's Chain it says why
-// there are no credentials, instead of going on without.
+// chain tries one source after the other. Unlike minio's Chain it says where
+// it found no credentials, and what is wrong there, instead of going on without.
 type chain struct {
 	sources []source
 	current credentials.Provider
@@ -87,19 +95,25 @@ type chain struct {
 
 // RetrieveWithCredContext implements credentials.Provider.
 func (c *chain) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
-	why := make([]error, 0, len(c.sources))
+	var places []string
+	var wrong error
 	for _, s := range c.sources {
 		v, err := s.provider.RetrieveWithCredContext(cc)
 		if err == nil && v.AccessKeyID != "" && v.SecretAccessKey != "" {
 			c.current = s.provider
 			return v, nil
 		}
-		if err == nil {
-			err = errors.New("none there")
+		places = append(places, s.name)
+		if err != nil && wrong == nil && !s.guess && !errors.Is(err, fs.ErrNotExist) {
+			wrong = fmt.Errorf("%s: %w", s.name, err)
 		}
-		why = append(why, fmt.Errorf("in %s: %w", s.name, err))
 	}
-	return credentials.Value{}, fmt.Errorf("%w: %w", errNoCredentials, errors.Join(why...))
+	last := len(places) - 1
+	text := strings.Join(places[:last], ", ") + " and " + places[last]
+	if wrong != nil {
+		return credentials.Value{}, fmt.Errorf("%w in %s; %w", errNoCredentials, text, wrong)
+	}
+	return credentials.Value{}, fmt.Errorf("%w in %s", errNoCredentials, text)
 }
 
 // Retrieve implements credentials.Provider.

@@ -85,8 +85,9 @@ func (f *fake) get(key string) ([]byte, bool) {
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/backups"), "/")
-	if key == "" && r.Method == http.MethodHead {
-		return // Open
+	if r.URL.Query().Get("max-keys") == "1" {
+		writeList(w, nil, 1) // Open
+		return
 	}
 	f.mu.Lock()
 	f.requests = append(f.requests, strings.TrimSpace(r.Method+" "+key+" "+r.Header.Get("Range")))
@@ -116,6 +117,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request, key string) {
 			refuse(w, http.StatusBadRequest, "BadDigest")
 		default:
 			f.put(key, sent)
+			w.Header().Set("ETag", `"of the test"`)
 			if !f.noSums {
 				w.Header().Set("x-amz-checksum-sha256", claimed)
 			}

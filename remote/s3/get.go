@@ -32,7 +32,7 @@ func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadClose
 		}
 		return http.NoBody, nil
 	}
-	d := &download{store: s, ctx: ctx, key: key, off: off, size: -1, end: -1}
+	d := &download{store: s, ctx: ctx, key: key, off: off, size: -1, end: -1, tries: s.tries(s.opts.Attempts)}
 	if n > 0 {
 		d.end = off + n
 	}
@@ -62,9 +62,9 @@ type download struct {
 	store    *Store
 	ctx      context.Context
 	key      string
-	off, end int64 // what is left to read; end is -1 until it is known
-	size     int64 // of the object; -1 until it is known
-	failures int   // since the last byte
+	off, end int64  // what is left to read; end is -1 until it is known
+	size     int64  // of the object; -1 until it is known
+	tries    *tries // since the last byte
 	closed   bool
 
 	// The request that is under way, or nil.
@@ -85,7 +85,7 @@ func (d *download) request() error {
 		}
 		opts.Set("Range", fmt.Sprintf("bytes=%d-%s", d.off, last))
 	}
-	wctx, w := newWatch(d.ctx, 2*s.opts.Stall)
+	wctx, w := s.newWatch(d.ctx, s.opts.Stall)
 	body, info, header, err := s.core.GetObject(wctx, s.opts.Bucket, s.prefix+d.key, opts)
 	if err != nil {
 		w.end()
@@ -159,7 +159,7 @@ func (d *download) Read(p []byte) (int, error) {
 		n, err := d.body.Read(p[:min(int64(len(p)), d.end-d.off)])
 		d.watch.pause()
 		if d.off += int64(n); n > 0 {
-			d.failures = 0
+			d.tries.progress()
 		}
 		if err != nil && d.off < d.end {
 			err = stalledOr(d.wctx, err)
@@ -171,8 +171,8 @@ func (d *download) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		if d.failures++; d.failures >= d.store.opts.Attempts || d.store.pause(d.ctx, d.failures) != nil {
-			return 0, d.store.wrap(d.ctx, "get", d.key, fmt.Errorf("after %d attempts, %d bytes before the end: %w", d.failures, d.end-d.off, err))
+		if !d.tries.again(d.ctx, err) {
+			return 0, d.store.wrap(d.ctx, "get", d.key, fmt.Errorf("after %d attempts, %d bytes before the end: %w", d.tries.failures, d.end-d.off, err))
 		}
 	}
 	return 0, io.EOF

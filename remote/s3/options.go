@@ -46,17 +46,27 @@ type Options struct {
 	// Transport is for tests and unusual networks; nil is one of our own.
 	Transport http.RoundTripper
 
+	// Slow, unless nil, is told that the service keeps a call waiting, and
+	// why, for a person to see: when for some 5 s attempts have failed or the
+	// answer to one is missing, and while that lasts, every 30 s. It is called
+	// from any goroutine.
+	Slow func(why error)
+
 	// Attempts is how often a call is tried, and how often in a row a
 	// download may break without a byte of progress. 0 means 10, which with
 	// the pauses between them is about half a minute.
 	Attempts int
+	// Patience is how long after its first failure a call is tried again; it
+	// is tried three times in any case. 0 means one minute.
+	Patience time.Duration
 	// Backoff is the longest first pause before another attempt. It doubles
 	// with every attempt, up to 100 times as much; the pause is random
 	// between 0 and that, and minio adds up to 200 ms. 0 means 200 ms.
 	Backoff time.Duration
-	// Stall is how long a transfer may make no progress before it counts as
-	// failed. The answer to a complete request may take twice as long. 0
-	// means 60 s.
+	// Stall is how long a transfer may make no progress, and an answer may
+	// take to begin, before the attempt counts as failed. The answer to a
+	// complete upload may take twice as long; when a store is opened, a third
+	// must do. 0 means 60 s.
 	Stall time.Duration
 }
 
@@ -165,7 +175,7 @@ func (o *Options) check() error {
 	default:
 		return fmt.Errorf("path style %q: it can be \"\", \"on\" or \"off\"", o.PathStyle)
 	}
-	if o.Attempts < 0 || o.Backoff < 0 || o.Stall < 0 {
+	if o.Attempts < 0 || o.Backoff < 0 || o.Stall < 0 || o.Patience < 0 {
 		return errors.New("attempts and durations cannot be negative")
 	}
 	return nil
@@ -187,6 +197,9 @@ func (o *Options) complete() error {
 	}
 	if o.Attempts == 0 {
 		o.Attempts = 10
+	}
+	if o.Patience == 0 {
+		o.Patience = time.Minute
 	}
 	if o.Backoff == 0 {
 		o.Backoff = 200 * time.Millisecond

@@ -118,14 +118,15 @@ func TestCredentialsComeFromTheUsualPlaces(t *testing.T) {
 		what string
 		env  map[string]string
 		want string // access key; "" means that there are none
+		why  string // there are none, behind the places
 	}{
-		{"the environment comes first", map[string]string{"HOME": home, "AWS_ACCESS_KEY_ID": "env", "AWS_SECRET_ACCESS_KEY": "s"}, "env"},
-		{"then the shared file", map[string]string{"HOME": home}, "file"},
-		{"with its profiles", map[string]string{"HOME": home, "AWS_PROFILE": "work"}, "work"},
-		{"then the container", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": container.URL}, "container"},
-		{"a profile that is not there", map[string]string{"HOME": home, "AWS_PROFILE": "typo"}, ""},
-		{"nothing", nil, ""},
-		{"half a key", map[string]string{"AWS_ACCESS_KEY_ID": "env"}, ""},
+		{"the environment comes first", map[string]string{"HOME": home, "AWS_ACCESS_KEY_ID": "env", "AWS_SECRET_ACCESS_KEY": "s"}, "env", ""},
+		{"then the shared file", map[string]string{"HOME": home}, "file", ""},
+		{"with its profiles", map[string]string{"HOME": home, "AWS_PROFILE": "work"}, "work", ""},
+		{"then the container", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": container.URL}, "container", ""},
+		{"a profile that is not there", map[string]string{"HOME": home, "AWS_PROFILE": "typo"}, "", `; the shared files (~/.aws, AWS_PROFILE): section "typo" does not exist`},
+		{"nothing", nil, "", ""},
+		{"half a key", map[string]string{"AWS_ACCESS_KEY_ID": "env"}, "", ""},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			for _, name := range []string{
@@ -148,8 +149,9 @@ func TestCredentialsComeFromTheUsualPlaces(t *testing.T) {
 			}
 			s, err := s3.Open(t.Context(), s3.Options{Endpoint: f.URL, Region: "us-east-1", Bucket: "backups"})
 			if c.want == "" {
-				if !errors.Is(err, remote.ErrDenied) || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
-					t.Errorf("%v, want %v that says where it looked", err, remote.ErrDenied)
+				says := "no S3 credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and the shared files (~/.aws, AWS_PROFILE)" + c.why
+				if !errors.Is(err, remote.ErrDenied) || err.Error() != "open store s3://backups?endpoint="+f.URL+"&region=us-east-1: "+says {
+					t.Errorf("%v; want %v that says %q", err, remote.ErrDenied, says)
 				}
 				return
 			}

@@ -35,7 +35,7 @@ func (s *Store) Put(ctx context.Context, key string, body []byte) error {
 		echo, err = s.put(ctx, key, body, sum, sum)
 		taken := isTaken(err)
 		if taken && doubt {
-			if err = s.compare(ctx, key, int64(len(body)), sum); err == nil {
+			if err = s.compare(ctx, key, int64(len(body)), sum, s.opts.Attempts); err == nil {
 				echo = base64.StdEncoding.EncodeToString(sum[:]) // compared already
 			}
 		}
@@ -45,7 +45,8 @@ func (s *Store) Put(ctx context.Context, key string, body []byte) error {
 	if err != nil && doubt && ctx.Err() == nil && s.retryable(err) {
 		// Every attempt failed without a clear answer. A server that
 		// refuses a big body early often just breaks the connection.
-		if looked := s.compare(ctx, key, int64(len(body)), sum); looked == nil {
+		const attempts = 3 // enough was waited already
+		if looked := s.compare(ctx, key, int64(len(body)), sum, attempts); looked == nil {
 			return nil
 		} else if errors.Is(looked, remote.ErrExists) && !errors.Is(looked, errUnseen) {
 			err = looked
@@ -74,16 +75,20 @@ func (s *Store) put(ctx context.Context, key string, body []byte, payload, sum r
 		DisableMultipart:     true,
 	}
 	opts.SetMatchETagExcept("*")
-	err = s.watchedFor(ctx, func(ctx context.Context, w *watch) error {
+	answer := 2 * s.opts.Stall // a server may have to write it all to a slow disk first
+	err = s.watchedFor(ctx, answer, func(ctx context.Context, w *watch) error {
 		upload := &upload{body: bytes.NewReader(body), progress: func(left int) {
 			if left > 0 {
 				w.expect(s.opts.Stall)
 			} else {
-				w.expect(2 * s.opts.Stall) // for the answer
+				w.expect(answer)
 			}
 		}}
 		defer upload.release()
 		info, err := s.core.PutObject(ctx, s.opts.Bucket, s.prefix+key, upload, int64(len(body)), "", payload.String(), opts)
+		if err == nil && info.ETag == "" && info.ChecksumSHA256 == "" {
+			return fmt.Errorf("%w: an upload is confirmed without an ETag", errNoService)
+		}
 		echo = info.ChecksumSHA256
 		return err
 	})
@@ -125,14 +130,14 @@ var errUnseen = errors.New("the object there could not be compared with what was
 
 // compare returns nil if key holds an object with this size and sum, and
 // remote.ErrExists if it holds another or if nobody can say.
-func (s *Store) compare(ctx context.Context, key string, size int64, sum remote.Hash) error {
+func (s *Store) compare(ctx context.Context, key string, size int64, sum remote.Hash, attempts int) error {
 	unseen := func(err error) error {
 		if e := (*remote.StoreError)(nil); errors.As(err, &e) {
 			err = e.Err // the caller names the object
 		}
 		return fmt.Errorf("%w: an earlier attempt of this upload may have made it, but %w: %w", remote.ErrExists, errUnseen, err)
 	}
-	info, err := s.Stat(ctx, key)
+	info, err := s.stat(ctx, key, attempts)
 	switch {
 	case err != nil:
 		return unseen(err)

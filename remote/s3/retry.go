@@ -18,37 +18,20 @@ import (
 
 var (
 	// errStalled is why watch cancels an attempt.
-	errStalled = errors.New("the transfer made no progress")
+	errStalled = errors.New("no answer or progress in time")
 	// errAnswer is an answer that a sound service does not give. Proxies
 	// do, in bad moments, so it is worth another attempt.
 	errAnswer = errors.New("the service's answer makes no sense")
 )
 
-// retry calls attempt until it succeeds, fails for good, or was called often
-// enough. It returns the last error as it is; see wrap.
+// retry calls attempt until it succeeds, fails for good, or was tried enough.
+// It returns the last error as it is; see wrap.
 func (s *Store) retry(ctx context.Context, attempts int, attempt func() error) error {
-	for n := 1; ; n++ {
-		err := attempt()
-		if err == nil || n >= attempts || ctx.Err() != nil || !s.retryable(err) || s.pause(ctx, n) != nil {
+	tries := s.tries(attempts)
+	for {
+		if err := attempt(); err == nil || !tries.again(ctx, err) {
 			return err
 		}
-	}
-}
-
-// pause waits after the n-th failure: a random time, so that many clients
-// that failed together do not come back together.
-func (s *Store) pause(ctx context.Context, n int) error {
-	most := s.opts.Backoff * 100
-	if n <= 6 {
-		most = s.opts.Backoff << n >> 1
-	}
-	t := time.NewTimer(time.Duration(s.jitter() * float64(most)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -102,44 +85,54 @@ func isTLS(err error) bool {
 // watch cancels an attempt that makes no progress in time.
 type watch struct {
 	timer  *time.Timer
+	silent *time.Timer // tells the person that there is no answer yet
 	cancel context.CancelCauseFunc
 }
 
 // newWatch gives the attempt d until the first expect.
-func newWatch(ctx context.Context, d time.Duration) (context.Context, *watch) {
+func (s *Store) newWatch(ctx context.Context, d time.Duration) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &watch{cancel: cancel, timer: time.AfterFunc(d, func() { cancel(errStalled) })}
+	return ctx, &watch{
+		cancel: cancel,
+		timer:  time.AfterFunc(d, func() { cancel(errStalled) }),
+		silent: time.AfterFunc(slowAfter, func() { s.slow(errSilent) }),
+	}
 }
 
 // expect asks for progress within d from now on.
-func (w *watch) expect(d time.Duration) { w.timer.Reset(d) }
+func (w *watch) expect(d time.Duration) {
+	w.silent.Stop()
+	w.timer.Reset(d)
+}
 
 // pause asks for none until the next expect.
-func (w *watch) pause() { w.timer.Stop() }
+func (w *watch) pause() {
+	w.silent.Stop()
+	w.timer.Stop()
+}
 
 // end releases what belongs to the attempt.
 func (w *watch) end() {
-	w.timer.Stop()
+	w.pause()
 	w.cancel(nil)
 }
 
-// watchedFor runs one attempt under a watch that first waits for an answer.
-func (s *Store) watchedFor(ctx context.Context, attempt func(context.Context, *watch) error) error {
-	ctx, w := newWatch(ctx, 2*s.opts.Stall)
+// watchedFor runs one attempt under a watch that first waits d for an answer.
+func (s *Store) watchedFor(ctx context.Context, d time.Duration, attempt func(context.Context, *watch) error) error {
+	ctx, w := s.newWatch(ctx, d)
 	defer w.end()
 	return stalledOr(ctx, attempt(ctx, w))
 }
 
 // watched is watchedFor for calls that carry no body.
 func (s *Store) watched(ctx context.Context, attempt func(context.Context) error) error {
-	return s.watchedFor(ctx, func(ctx context.Context, _ *watch) error { return attempt(ctx) })
+	return s.watchedFor(ctx, s.opts.Stall, func(ctx context.Context, _ *watch) error { return attempt(ctx) })
 }
 
-// stalledOr returns err, and why the watch cancelled ctx if it did.
+// stalledOr returns err, or why the watch cancelled ctx if it did.
 func stalledOr(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errStalled) {
-		// Without the context's own error: the caller did not cancel.
-		return fmt.Errorf("%w: %v", errStalled, err)
+		return errStalled // without the context's own error: the caller did not cancel
 	}
 	return err
 }
@@ -166,7 +159,9 @@ func (s *Store) explain(err error) error {
 		var dns *net.DNSError
 		switch {
 		case errors.Is(err, errNoCredentials):
-			return fmt.Errorf("%w: %w", remote.ErrDenied, err)
+			return denied{err}
+		case errors.Is(err, errNoService):
+			return fmt.Errorf("%w: %w; check the endpoint", remote.ErrNoStore, brief(err))
 		case errors.Is(err, errAnswer):
 			return fmt.Errorf("%w: %w", remote.ErrCorrupt, err)
 		case isTLS(err):
@@ -202,6 +197,9 @@ func (s *Store) explain(err error) error {
 		return fmt.Errorf("the store is full, make room there or raise its quota: %w", detail)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", fs.ErrNotExist, detail)
+	}
+	if s.retryable(err) {
+		return fmt.Errorf("%w: the service is out of order or busy, try again later: %w", remote.ErrNoStore, detail)
 	}
 	return detail
 }

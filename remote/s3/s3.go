@@ -26,9 +26,9 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,12 +48,16 @@ type Store struct {
 	// noSums is set once the service stored an object of ours without
 	// recording its SHA-256, or would not say: then Put stops asking.
 	noSums atomic.Bool
+
+	mu       sync.Mutex
+	slowTold time.Time // when Options.Slow was last called
 }
 
 // Open connects to a bucket. It finds credentials where the AWS tools find
 // them: in the environment, in the profile AWS_PROFILE of the shared files,
-// or from the container or machine it runs on. It asks once whether the
-// bucket is there; one that is not, or a service that cannot be reached, is
+// or from the container or machine it runs on. It lists the bucket once; one
+// that is not there, a service that cannot be reached or does not get well in
+// time, and whatever answers without being an S3 service, is
 // remote.ErrNoStore. That the credentials allow nothing but PutObject is
 // fine.
 func Open(ctx context.Context, o Options) (*Store, error) {
@@ -71,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		PathStyleOff:  minio.BucketLookupDNS,
 	}[o.PathStyle]
 	core, err := minio.NewCore(host, &minio.Options{
-		Creds: creds, Secure: secure, Region: o.Region, Transport: o.Transport, BucketLookup: lookup,
+		Creds: creds, Secure: secure, Region: o.Region, Transport: listingsOnly{o.Transport}, BucketLookup: lookup,
 		MaxRetries: 1, // retry.go does it, and knows which failures leave a Put in doubt
 	})
 	if err != nil {
@@ -88,18 +92,32 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// look fails if the bucket certainly does not exist or nothing answers. A
-// person is waiting, so it gives up sooner than other calls.
+// look fails if the bucket certainly does not exist or no S3 service answers.
+// A person is waiting, so it gives up sooner than other calls where nothing
+// answers at all: within a minute, with the usual Stall.
+//
+// It lists instead of asking for the bucket's HEAD, for a listing has a form:
+// a captive portal, or a web server at a mistyped address, answers 200 to
+// every HEAD.
 func (s *Store) look(ctx context.Context) error {
-	const attempts = 3
-	err := s.retry(ctx, attempts, func() error {
-		return s.watched(ctx, func(ctx context.Context) error {
-			exists, err := s.core.BucketExists(ctx, s.opts.Bucket)
-			if err == nil && !exists {
-				err = minio.ErrorResponse{StatusCode: http.StatusNotFound, Code: minio.NoSuchBucket, Message: "the bucket does not exist"}
+	const attempts = 3 // that end without an answer
+	silent := 0
+	err := s.retry(ctx, s.opts.Attempts, func() error {
+		err := s.watchedFor(ctx, s.opts.Stall/attempts, func(ctx context.Context, _ *watch) error {
+			next, stop := iter.Pull(s.core.ListObjectsIter(ctx, s.opts.Bucket, minio.ListObjectsOptions{Prefix: s.prefix, MaxKeys: 1}))
+			defer stop()
+			if o, _ := next(); o.Err != nil {
+				return o.Err
 			}
-			return err
+			return ctx.Err() // an iteration that was cancelled just ends
 		})
+		if err == nil || errors.As(err, new(minio.ErrorResponse)) {
+			return err
+		}
+		if silent++; silent == attempts {
+			return s.explain(err) // is final
+		}
+		return err
 	})
 	if err = s.wrap(ctx, "open", "", err); errors.Is(err, remote.ErrNoStore) || ctx.Err() != nil {
 		return err
@@ -123,8 +141,12 @@ func (s *Store) closeIdle() {
 // With credentials that may not list the bucket a missing object is
 // remote.ErrDenied, because the service will not say more.
 func (s *Store) Stat(ctx context.Context, key string) (remote.Info, error) {
+	return s.stat(ctx, key, s.opts.Attempts)
+}
+
+func (s *Store) stat(ctx context.Context, key string, attempts int) (remote.Info, error) {
 	var info minio.ObjectInfo
-	err := s.retry(ctx, s.opts.Attempts, func() error {
+	err := s.retry(ctx, attempts, func() error {
 		return s.watched(ctx, func(ctx context.Context) (err error) {
 			info, err = s.core.StatObject(ctx, s.opts.Bucket, s.prefix+key, minio.StatObjectOptions{Checksum: true})
 			if err == nil && info.Size < 0 {
@@ -161,15 +183,17 @@ var _ remote.FolderLister = (*Store)(nil)
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[remote.Info, error] {
 	return func(yield func(remote.Info, error) bool) {
 		l := listing{store: s, prefix: prefix, yield: yield}
-		for failures := 1; ; failures++ {
+		tries := s.tries(s.opts.Attempts)
+		for {
 			err := l.from(ctx)
 			if err == nil || l.stopped {
 				return
 			}
 			if l.progress {
-				failures, l.progress = 1, false
+				tries.progress()
+				l.progress = false
 			}
-			if failures >= s.opts.Attempts || !s.retryable(err) || s.pause(ctx, failures) != nil {
+			if !tries.again(ctx, err) {
 				yield(remote.Info{}, s.wrap(ctx, "list", prefix, err))
 				return
 			}
@@ -190,7 +214,7 @@ type listing struct {
 func (l *listing) from(ctx context.Context) error {
 	s := l.store
 	full := s.prefix + l.prefix
-	return s.watchedFor(ctx, func(ctx context.Context, w *watch) error {
+	return s.watchedFor(ctx, s.opts.Stall, func(ctx context.Context, w *watch) error {
 		start := l.last
 		for o := range s.core.ListObjectsIter(ctx, s.opts.Bucket, minio.ListObjectsOptions{Prefix: full, Recursive: true, StartAfter: start}) {
 			w.pause() // the caller takes its time
@@ -248,23 +272,4 @@ func parseSum(base64Sum string) (remote.Hash, bool) {
 	}
 	copy(h[:], b)
 	return h, true
-}
-
-// newTransport returns a transport like minio's own, with more connections to
-// the one host that matters and without a limit for the whole answer, which
-// watch has.
-func newTransport() *http.Transport {
-	const timeout = 15 * time.Second // of the steps to a connection
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   timeout,
-		ExpectContinueTimeout: timeout,
-		MaxIdleConns:          128,
-		MaxIdleConnsPerHost:   128,
-		IdleConnTimeout:       time.Minute,
-		WriteBufferSize:       64 << 10,
-		ReadBufferSize:        64 << 10,
-		DisableCompression:    true, // bodies are exactly what was stored
-	}
 }
