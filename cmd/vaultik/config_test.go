@@ -19,7 +19,7 @@ writer = "ann"
 state_dir = "/var/lib/vaultik"
 recipients = ["` + testRecipient + `"]
 compression = "better"
-
+limit_upload = "5MiB/s"
 [sets.home]
 paths = ["/home/ann", "/etc/"]
 exclude = ["*.o", "/home/ann/.cache"]
@@ -44,6 +44,9 @@ func TestConfigSaysEverything(t *testing.T) {
 	}
 	if got := seal.Level(c.Compression); got != seal.Better {
 		t.Errorf("compression %v", got)
+	}
+	if c.LimitUpload != 5<<20 {
+		t.Errorf("limit_upload %d", c.LimitUpload)
 	}
 	if d := cmp.Diff([]string{"home", "mail"}, c.setNames()); d != "" {
 		t.Errorf("sets:\n%s", d)
@@ -84,6 +87,7 @@ func TestConfigMistakesAreToldWithTheirPlace(t *testing.T) {
 		{"a secret key", testRecipient, "AGE-SECRET-KEY-1QQQQ", []string{"c.toml:4:", "secret key"}},
 		{"a recipient with a slip", testRecipient, strings.Replace(testRecipient, "ql3z", "ql3y", 1), []string{"c.toml:4:", `recipient "age1ql3y7hjy54pw3hyw"… is not a whole age public key`}},
 		{"a compression that is none", `"better"`, `"best"`, []string{"c.toml:5:", "fastest, default, better or max"}},
+		{"a rate that is none", `5MiB/s`, `fast`, []string{"c.toml:6:", `"fast" is not a rate`}},
 		{"a set without paths", `["/var/mail"]`, `[]`, []string{`set "mail" has no paths`}},
 		{"a recipient twice", `"` + testRecipient + `"]`, `"` + testRecipient + `", "` + testRecipient + `"]`, []string{"c.toml: recipients:", "twice"}},
 	} {
@@ -177,7 +181,7 @@ func TestCommentsOfAWrittenConfigAreSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.Sets[name{"default"}]; len(s.Exclude) == 0 || s.ExcludeLargerThan == 0 || !s.OneFileSystem || !s.ExcludeCaches || c.IdentityCommand == "" {
+	if s := c.Sets[name{"default"}]; len(s.Exclude) == 0 || s.ExcludeLargerThan == 0 || !s.OneFileSystem || !s.ExcludeCaches || c.IdentityCommand == "" || c.LimitUpload == 0 {
 		t.Errorf("not all settings are mentioned: %+v", c)
 	}
 }

@@ -1,8 +1,11 @@
 package main
 
+import "golang.org/x/time/rate"
+
 // route is what is special about the way to a store.
 type route struct {
-	slow func(why error) // hears that a call waits for the store
+	limit *rate.Limiter   // of uploads, in bytes; nil: none
+	slow  func(why error) // hears that a call waits for the store
 }
 
 // route is the usual one. A store that is slow is news for the person who

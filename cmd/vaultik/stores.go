@@ -71,10 +71,15 @@ type openedStore interface {
 // open opens a store that exists.
 func (u storeURL) open(ctx context.Context, r route) (openedStore, error) {
 	if u.folder == "" {
-		u.s3.Slow = r.slow
+		u.s3.Limit, u.s3.Slow = r.limit, r.slow
 		return s3.Open(ctx, u.s3)
 	}
-	return dir.Open(u.folder)
+	s, err := dir.Open(u.folder)
+	if err != nil {
+		return nil, err
+	}
+	s.Limit(r.limit)
+	return s, nil
 }
 
 // create is open, but makes a local store's folder if it is missing. The

@@ -37,6 +37,9 @@ recipients = [
 # fastest, default, better or max.
 #compression = "default"
 
+# The rate that all uploads of a run share, in bytes per second.
+#limit_upload = "5MiB/s"
+
 # "vaultik backup" backs up every set, "vaultik backup NAME" one of them.
 [sets.default]
 paths = [

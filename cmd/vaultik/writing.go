@@ -66,6 +66,9 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 		return w, err
 	}
 	w.route = a.route()
+	if w.route.limit, err = uploadLimit(c, w.conf); err != nil {
+		return w, err
+	}
 	if w.sets, err = w.chooseSets(c); err != nil {
 		return w, err
 	}

@@ -39,6 +39,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -59,6 +61,7 @@ type Store struct {
 	now     func() time.Time
 	publish func(folder *os.File, from, to string) error // see link.go
 	swept   sync.Map                                     // folders that Put looked for leftovers in
+	limit   *rate.Limiter                                // nil: none
 }
 
 // Open opens the store in an existing folder. If there is none, or it is no
@@ -105,6 +108,10 @@ func Create(folder string) (*Store, error) {
 	}
 	return Open(folder)
 }
+
+// Limit slows all further Puts down together: a token of l is a byte written.
+// Stores may share one. It must not be called while a Put is under way.
+func (s *Store) Limit(l *rate.Limiter) { s.limit = l }
 
 // Close lets go of the folder. Open readers stay valid.
 func (s *Store) Close() error { return s.root.Close() }

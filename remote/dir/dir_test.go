@@ -3,6 +3,7 @@ package dir_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,10 +13,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
@@ -352,4 +355,27 @@ func TestKilledWhilePutting(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTheLimitHolds puts 1 MiB at 64 KiB/s, of which a burst of 256 KiB is
+// free, and then a little more. Its clock is a fake.
+func TestTheLimitHolds(t *testing.T) {
+	folder := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := create(t, folder)
+		s.Limit(rate.NewLimiter(64<<10, 256<<10))
+		began := time.Now()
+		put(t, s, "ann/a", strings.Repeat("x", 1<<20))
+		if took := time.Since(began).Round(time.Millisecond); took != 12*time.Second {
+			t.Errorf("it took %v, want 12s", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Put(ctx, "ann/b", make([]byte, 1<<20)); err == nil || time.Since(began) > 14*time.Second {
+			t.Errorf("a Put with a second to go, when all was over after %v: %v", time.Since(began), err)
+		}
+		if keys, err := storetest.Keys(t.Context(), s, ""); !slices.Equal(keys, []string{"ann/a"}) || err != nil {
+			t.Errorf("objects %q, %v; want only the first", keys, err)
+		}
+	})
 }

@@ -59,7 +59,7 @@ func (s *Store) put(ctx context.Context, folder, name string, body []byte) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := write(ctx, f, body); err != nil {
+	if err := s.write(ctx, f, body); err != nil {
 		return errors.Join(err, removeAt(d, temp))
 	}
 	if err := s.publish(d, temp, name); err != nil {
@@ -80,15 +80,23 @@ func (s *Store) put(ctx context.Context, folder, name string, body []byte) (err 
 
 // write fills f piece by piece, so that a cancelled Put of a big object on a
 // slow disk ends soon, and syncs it. f stays locked until it is closed.
-func write(ctx context.Context, f *os.File, body []byte) error {
+func (s *Store) write(ctx context.Context, f *os.File, body []byte) error {
 	// Locks only spare f the sweep of others; a file system may have none.
 	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	const piece = 4 << 20
+	piece := 4 << 20
+	if s.limit != nil {
+		piece = min(64<<10, s.limit.Burst())
+	}
 	for len(body) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := min(len(body), piece)
+		if s.limit != nil {
+			if err := s.limit.WaitN(ctx, n); err != nil {
+				return err
+			}
+		}
 		if _, err := f.Write(body[:n]); err != nil {
 			return err
 		}

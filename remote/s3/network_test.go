@@ -1,6 +1,7 @@
 package s3_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/s3"
@@ -159,5 +162,72 @@ func TestWhatIsNoS3ServiceIsNoStore(t *testing.T) {
 	}
 	if keys, err := storetest.Keys(t.Context(), s, ""); !errors.Is(err, remote.ErrNoStore) {
 		t.Errorf("list: %q, %v, want %v", keys, err, remote.ErrNoStore)
+	}
+}
+
+// TestTheLimitHolds puts 100 kB at 20 kB/s, of which a burst of 20 kB is free.
+// The pieces take longer than a transfer may stall.
+func TestTheLimitHolds(t *testing.T) {
+	for _, c := range []struct {
+		what     string
+		failures int // PUTs that fail when all was sent
+		puts     int // at once
+		least    time.Duration
+	}{
+		{"one upload", 0, 1, 4 * time.Second},
+		{"what is sent again counts again", 2, 1, 14 * time.Second},
+		{"uploads share it", 0, 3, 14 * time.Second},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sent := make(chan int64, 10)
+				o := onFakeNetwork(func(r *http.Request) (*http.Response, error) {
+					if r.Method != http.MethodPut {
+						return answer(r, http.StatusOK), nil
+					}
+					n, err := io.Copy(io.Discard, r.Body)
+					if err != nil {
+						return nil, err
+					}
+					if sent <- n; len(sent) <= c.failures {
+						return nil, io.ErrUnexpectedEOF
+					}
+					return answer(r, http.StatusOK), nil
+				})
+				o.Limit, o.Stall = rate.NewLimiter(20_000, 20_000), 500*time.Millisecond
+				s := open(t, o)
+				began := time.Now()
+				done := make(chan error)
+				for range c.puts {
+					go func() { done <- s.Put(t.Context(), "ann/a", storetest.Bytes(1, 100_000)) }()
+				}
+				for range c.puts {
+					if err := <-done; err != nil {
+						t.Error(err)
+					}
+				}
+				if took := time.Since(began); took < c.least || took > c.least+2*time.Second {
+					t.Errorf("it took %v, want %v", took, c.least)
+				}
+				if len(sent) != c.failures+c.puts {
+					t.Errorf("%d PUTs, want %d: waiting counted as a stall", len(sent), c.failures+c.puts)
+				}
+			})
+		})
+	}
+}
+
+// TestALimitedUploadEndsWithTheContext cancels one that would take hours.
+func TestALimitedUploadEndsWithTheContext(t *testing.T) {
+	f := newFake(t)
+	s := f.open(t, func(o *s3.Options) { o.Limit = rate.NewLimiter(1, 1<<10) })
+	ctx, cancel := context.WithCancel(t.Context())
+	f.answer = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		_, _ = r.Body.Read(make([]byte, 1)) // it is under way
+		cancel()
+		return false
+	}
+	if err := s.Put(ctx, "ann/a", make([]byte, 1<<20)); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 }

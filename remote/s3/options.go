@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/s3utils"
+	"golang.org/x/time/rate"
 )
 
 // PathStyle says how requests name the bucket.
@@ -46,6 +47,9 @@ type Options struct {
 	// Transport is for tests and unusual networks; nil is one of our own.
 	Transport http.RoundTripper
 
+	// Limit, unless nil, slows uploads down: a token is a byte of a PUT's
+	// body, sent again or not. Stores may share one.
+	Limit *rate.Limiter
 	// Slow, unless nil, is told that the service keeps a call waiting, and
 	// why, for a person to see: when for some 5 s attempts have failed or the
 	// answer to one is missing, and while that lasts, every 30 s. It is called
@@ -193,7 +197,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("open store %s: %w", o.URL(), err)
 	}
 	if o.Transport == nil {
-		o.Transport = newTransport()
+		o.Transport = newTransport(o.Limit != nil)
 	}
 	if o.Attempts == 0 {
 		o.Attempts = 10

@@ -77,7 +77,7 @@ func (s *Store) put(ctx context.Context, key string, body []byte, payload, sum r
 	opts.SetMatchETagExcept("*")
 	answer := 2 * s.opts.Stall // a server may have to write it all to a slow disk first
 	err = s.watchedFor(ctx, answer, func(ctx context.Context, w *watch) error {
-		upload := &upload{body: bytes.NewReader(body), progress: func(left int) {
+		upload := &upload{body: bytes.NewReader(body), limit: limit{ctx, s.opts.Limit, w.pause}, progress: func(left int) {
 			if left > 0 {
 				w.expect(s.opts.Stall)
 			} else {
@@ -167,11 +167,16 @@ type upload struct {
 	mu       sync.Mutex
 	body     *bytes.Reader
 	released bool
+	limit    limit
 	progress func(left int)
 }
 
 // Read implements io.Reader.
 func (u *upload) Read(p []byte) (int, error) {
+	p, err := u.limit.wait(p, u.left()) // not under mu, which release needs
+	if err != nil {
+		return 0, err
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.released {
@@ -180,6 +185,12 @@ func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.body.Read(p)
 	u.progress(u.body.Len())
 	return n, err
+}
+
+func (u *upload) left() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.body.Len()
 }
 
 // Seek implements io.Seeker.

@@ -16,9 +16,14 @@ import (
 
 // newTransport returns a transport like minio's own, with more connections to
 // the one host that matters and without a limit for the whole answer, which
-// watch has.
-func newTransport() *http.Transport {
+// watch has. If uploads are limited, their first bytes must not gather in a
+// large buffer meanwhile.
+func newTransport(limited bool) *http.Transport {
 	const timeout = 15 * time.Second // of the steps to a connection
+	buffer := 64 << 10
+	if limited {
+		buffer = 4 << 10
+	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second, Control: shortQueue}).DialContext,
@@ -27,7 +32,7 @@ func newTransport() *http.Transport {
 		MaxIdleConns:          128,
 		MaxIdleConnsPerHost:   128,
 		IdleConnTimeout:       time.Minute,
-		WriteBufferSize:       64 << 10,
+		WriteBufferSize:       buffer,
 		ReadBufferSize:        64 << 10,
 		DisableCompression:    true, // bodies are exactly what was stored
 	}
