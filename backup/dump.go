@@ -3,8 +3,12 @@ package backup
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -30,10 +34,14 @@ func (w *writer) dump(ctx context.Context, m *remote.Manifest, commit *metastore
 		Roots: w.set.Roots, Excludes: w.set.Rules.Patterns, Tags: w.set.Tags, Chunking: w.Chunking,
 		NewFiles: t.changed.Load(), NewBytes: t.fresh.Load(), StoredBytes: t.stored.Load(),
 	}
-	totals, kind, err := w.run.WriteDump(ctx, row, func(int) (metastore.PartWriter, error) {
-		part, err := seal.NewPart(w.recipients, w.Level)
-		return &dumpPart{part, ctx, w, m}, err
+	var part *dumpPart
+	totals, kind, err := w.run.WriteDump(ctx, row, func(int) (_ metastore.PartWriter, err error) {
+		part, err = newDumpPart(ctx, w, m)
+		return part, err
 	})
+	if part != nil {
+		err = errors.Join(err, part.stop())
+	}
 	if err != nil {
 		return fmt.Errorf("dump the snapshot's metadata: %w", err)
 	}
@@ -104,19 +112,95 @@ func (w *writer) baseParts(ctx context.Context, b metastore.Base) ([]remote.Dump
 	return parts, nil
 }
 
-// dumpPart is one part of the dump in the making.
+// dumpPart is one part of the dump in the making. It is compressed and
+// encrypted by a goroutine of its own, while the index makes the next rows.
 type dumpPart struct {
 	*seal.Part
-	ctx context.Context
-	w   *writer
-	m   *remote.Manifest
+	ctx     context.Context
+	w       *writer
+	m       *remote.Manifest
+	held    []byte      // statements, until they are a piece
+	pieces  chan []byte // to be compressed
+	free    chan []byte // come back
+	worker  errgroup.Group
+	stopped bool
+
+	waiting atomic.Int64 // bytes given to be compressed and not compressed yet
+	packed  atomic.Int64 // Part.Size after what is
 }
 
-// Full says when the next statement, a megabyte at most, belongs elsewhere.
-func (p *dumpPart) Full() bool { return p.Size()+1<<20 > partSize }
+// dumpPiece is about how many bytes of statements are compressed at once.
+const dumpPiece = 512 << 10
+
+func newDumpPart(ctx context.Context, w *writer, m *remote.Manifest) (*dumpPart, error) {
+	part, err := seal.NewPart(w.recipients, w.Level)
+	if err != nil {
+		return nil, err
+	}
+	p := &dumpPart{Part: part, ctx: ctx, w: w, m: m, pieces: make(chan []byte, 1), free: make(chan []byte, 2)}
+	p.worker.Go(p.work)
+	return p, nil
+}
+
+// work compresses pieces; after an error it only lets them pass.
+func (p *dumpPart) work() (err error) {
+	for piece := range p.pieces {
+		if err == nil {
+			_, err = p.Part.Write(piece)
+		}
+		p.packed.Store(p.Part.Size()) // before it stops waiting, so that Full never counts too little
+		p.waiting.Add(-int64(len(piece)))
+		select {
+		case p.free <- piece[:0]:
+		default: // the end is near: nobody takes any more
+		}
+	}
+	return err
+}
+
+// Write takes a statement, which stays the caller's.
+func (p *dumpPart) Write(b []byte) (int, error) {
+	if p.held == nil {
+		select {
+		case p.held = <-p.free:
+		default:
+			p.held = make([]byte, 0, dumpPiece+1<<20)
+		}
+	}
+	if p.held = append(p.held, b...); len(p.held) >= dumpPiece {
+		p.give()
+	}
+	return len(b), nil
+}
+
+func (p *dumpPart) give() {
+	p.waiting.Add(int64(len(p.held)))
+	p.pieces <- p.held
+	p.held = nil
+}
+
+// Full says when the next statement, a megabyte at most, belongs elsewhere,
+// should nothing of what is not compressed yet get smaller.
+func (p *dumpPart) Full() bool {
+	waiting := p.waiting.Load()
+	return p.packed.Load()+waiting+int64(len(p.held))+1<<20 > partSize
+}
+
+// stop ends the goroutine.
+func (p *dumpPart) stop() error {
+	if !p.stopped {
+		p.stopped = true
+		close(p.pieces)
+	}
+	return p.worker.Wait()
+}
 
 // Close seals the part, puts it and names it in the manifest.
 func (p *dumpPart) Close() error {
+	p.give()
+	if err := p.stop(); err != nil {
+		return err
+	}
 	object, err := p.Part.Close()
 	if err != nil {
 		return err

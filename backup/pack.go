@@ -16,7 +16,7 @@ import (
 // closed, in bytes. Small files of one folder compress better together, and a
 // reader who wants one of them most likely wants its neighbours; docs/DESIGN.md
 // has the measurements.
-const frameTarget = 256 << 10
+const frameTarget = 512 << 10
 
 // frame is a run of chunks that are compressed together.
 type frame struct {
@@ -145,7 +145,7 @@ func (p *packer) chunk(ctx context.Context, pc piece) (int64, error) {
 		return id, p.out.put(ctx, &frame{plain: pc.data, chunks: []frameChunk{fc}, done: make(chan struct{})})
 	}
 	if p.open == nil {
-		p.open = &frame{plain: p.buffers.get(2 * frameTarget), done: make(chan struct{})}
+		p.open = &frame{plain: p.buffers.get(2 * frameTarget), done: make(chan struct{})} // one chunk more than the target
 	}
 	p.open.plain = append(p.open.plain, pc.data...)
 	p.open.chunks = append(p.open.chunks, fc)
