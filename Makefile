@@ -14,6 +14,7 @@ VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1
 RACE    := ./backup/... ./fs/... ./remote/...
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
+LONG    := -out docs/BENCHMARKS.md $(if $(filter 0,$(shell id -u)),-cold)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build demo test race lint bench fuzz tools clean
@@ -42,8 +43,15 @@ lint:
 	$(GO) run $(STATICCHECK) -tags $(TAGS) ./...
 	@if command -v shellcheck >/dev/null; then shellcheck -s sh docs/recover.sh integration/*.sh; fi
 
-bench:
+# bench runs the Go benchmarks, then compares vaultik with restic and borg, if
+# they are there, and writes docs/BENCHMARKS.md. That takes an hour and some 20 GB
+# below TMPDIR, installs the Linux source tree with apt, if it is not there, and as
+# root drops the kernel's caches time and again.
+# SHORT=1 writes nothing and is done in a minute. COMPARE has more flags, such
+# as COMPARE='-restic /opt/restic': go run ./integration/compare -help.
+bench: build
 	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+	$(GO) run -tags $(TAGS) ./integration/compare -vaultik $(BIN)/vaultik $(if $(SHORT),-short,$(LONG)) $(COMPARE)
 
 # fuzz runs every fuzz target for FUZZTIME each.
 fuzz:
