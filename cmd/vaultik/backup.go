@@ -25,6 +25,7 @@ func (a *app) backupCommand() *cli.Command {
 			&cli.StringFlag{Name: "exclude-larger-than", Usage: "leave out files of more than `SIZE`, such as 100MiB"},
 			&cli.BoolFlag{Name: "exclude-caches", Usage: "leave out what is in folders marked by a CACHEDIR.TAG"},
 			&cli.BoolFlag{Name: "one-file-system", Aliases: []string{"x"}, Usage: "leave out what is mounted below the paths"},
+			&cli.StringFlag{Name: "compression", Usage: "compress as `LEVEL`: fastest, default, better, max or off (default: the config's compression)"},
 			&cli.StringFlag{Name: "limit-upload", Usage: "upload no faster than `RATE`, such as 500kB/s or 5MiB/s (default: the config's limit_upload)"},
 			&cli.BoolFlag{Name: "cron", Usage: "print nothing unless something is wrong"},
 		},

@@ -235,15 +235,10 @@ func parseSize(s string) (byteCount, error) {
 	return byteCount(n), nil
 }
 
-var levels = map[string]seal.Level{"fastest": seal.Fastest, "default": seal.Default, "better": seal.Better, "max": seal.Max}
-
 func (l *level) UnmarshalText(text []byte) error {
-	v, ok := levels[string(text)]
-	if !ok {
-		return fmt.Errorf("there is no compression %q; choose fastest, default, better or max", text)
-	}
+	v, err := seal.ParseLevel(string(text))
 	*l = level(v)
-	return nil
+	return err
 }
 
 func (k *rootKey) UnmarshalText(text []byte) (err error) {

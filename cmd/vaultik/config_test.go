@@ -86,7 +86,7 @@ func TestConfigMistakesAreToldWithTheirPlace(t *testing.T) {
 		{"a set that cannot be", `[sets.mail]`, `[sets."a/b"]`, []string{"c.toml:16:7:", `"a/b" is not a valid name`}},
 		{"a secret key", testRecipient, "AGE-SECRET-KEY-1QQQQ", []string{"c.toml:4:", "secret key"}},
 		{"a recipient with a slip", testRecipient, strings.Replace(testRecipient, "ql3z", "ql3y", 1), []string{"c.toml:4:", `recipient "age1ql3y7hjy54pw3hyw"… is not a whole age public key`}},
-		{"a compression that is none", `"better"`, `"best"`, []string{"c.toml:5:", "fastest, default, better or max"}},
+		{"a compression that is none", `"better"`, `"best"`, []string{"c.toml:5:", "fastest, default, better, max or off"}},
 		{"a rate that is none", `5MiB/s`, `fast`, []string{"c.toml:6:", `"fast" is not a rate`}},
 		{"a set without paths", `["/var/mail"]`, `[]`, []string{`set "mail" has no paths`}},
 		{"a recipient twice", `"` + testRecipient + `"]`, `"` + testRecipient + `", "` + testRecipient + `"]`, []string{"c.toml: recipients:", "twice"}},

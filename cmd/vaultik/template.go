@@ -34,7 +34,7 @@ recipients = [
 # run by /bin/sh. Only for machines that may restore.
 #identity_command = "pass show vaultik-recovery-kit"
 
-# fastest, default, better or max.
+# fastest, default, better, max or off.
 #compression = "default"
 
 # The rate that all uploads of a run share, in bytes per second.

@@ -93,6 +93,11 @@ func (w *writing) complete(c *cli.Context, a *app) (err error) {
 	case len(w.conf.Sets) == 0:
 		return missing("a set, as [sets.default],")
 	}
+	if c.IsSet("compression") {
+		if err := w.conf.Compression.UnmarshalText([]byte(c.String("compression"))); err != nil {
+			return fmt.Errorf("--compression: %w", err)
+		}
+	}
 	address := c.String("store")
 	if address == "" {
 		address = a.env("VAULTIK_STORE")

@@ -11,8 +11,8 @@ import (
 )
 
 // Compressor makes the zstd frames of a blob. It is libzstd, called through
-// cgo: level 3 packs as well as klauspost/compress's default at two and a half
-// times its speed (docs/DESIGN.md has the measurements). Readers need none of
+// cgo: level 3 packs a little better than klauspost/compress's default, at one
+// and a half times its speed (docs/DESIGN.md has the measurements). Readers need none of
 // it. A Compressor is for one goroutine, and keeps some megabytes of tables
 // for its life, because touching fresh pages is dear.
 type Compressor struct {
