@@ -57,7 +57,7 @@ func newWorld(t *testing.T, tree map[string]node, roots ...string) *world {
 	w.config = Config{
 		Store: w.store, Index: w.index, Source: w.source, Writer: "host", Hostname: "host.example", Version: "test",
 		Recipients: []string{identity.Recipient().String()}, Signer: signer,
-		Chunking: metastore.Chunking{Algorithm: "jc-v1.1.0", Min: 1 << 10, Avg: 4 << 10, Max: 16 << 10, Secret: make([]byte, 32)},
+		Chunking: metastore.Chunking{Algorithm: "fastcdc-v1.0.0", Min: 1 << 10, Avg: 4 << 10, Max: 16 << 10, Secret: make([]byte, 32)},
 		Level:    seal.Fastest, BlobSize: 1 << 20,
 		Now: func() time.Time { return w.now },
 	}

@@ -91,7 +91,7 @@ func crashBackup(store, state, recipient, source string, point func()) (err erro
 	_, err = backup.Run(ctx, backup.Config{
 		Store: s, Index: index, Source: disk, Writer: "tester", Hostname: "host", Version: "test",
 		Recipients: []string{recipient}, Signer: signer,
-		Chunking: metastore.Chunking{Algorithm: "jc-v1.1.0", Min: 256 << 10, Avg: 1 << 20, Max: 4 << 20, Secret: secret},
+		Chunking: metastore.Chunking{Algorithm: "fastcdc-v1.0.0", Min: 256 << 10, Avg: 1 << 20, Max: 4 << 20, Secret: secret},
 		Level:    seal.Default, BlobSize: 1 << 20, Now: time.Now,
 	}, backup.Set{Name: "default", Roots: []string{source}})
 	return err

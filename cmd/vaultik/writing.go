@@ -19,8 +19,8 @@ import (
 // How contents are cut and packed. Every reader copes with other values; a
 // writer that changes them stores everything once more.
 const (
-	chunker  = "jc-v1.1.0" // keyed with the writer's secret
-	chunkMin = 256 << 10   // bytes
+	chunker  = "fastcdc-v1.0.0" // keyed with the writer's secret
+	chunkMin = 256 << 10        // bytes
 	chunkAvg = 1 << 20
 	chunkMax = 4 << 20
 	blobSize = 16 << 20 // ciphertext at which a blob is closed
