@@ -11,7 +11,7 @@ import (
 
 	"filippo.io/age"
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
-	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/jc" // the algorithm that vaultik cuts with
+	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc" // the algorithm that vaultik cuts with
 	"golang.org/x/sync/errgroup"
 )
 
@@ -42,7 +42,7 @@ func limit(ctx context.Context, path string) error {
 }
 
 func limitPart(ctx context.Context, r io.Reader, to age.Recipient) error {
-	c, err := chunkers.NewChunker("jc-v1.1.0", r, &chunkers.ChunkerOpts{
+	c, err := chunkers.NewChunker("fastcdc-v1.0.0", r, &chunkers.ChunkerOpts{
 		MinSize: 256 << 10, NormalSize: 1 << 20, MaxSize: 4 << 20, Key: make([]byte, 32),
 	})
 	if err != nil {
