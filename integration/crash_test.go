@@ -97,7 +97,8 @@ func crashBackup(store, state, recipient, source string, point func()) (err erro
 	return err
 }
 
-// Killed at any call of the store and any commit of the index, a backup loses
+// Killed at any call of the store and any commit of the index, be it the first
+// run, a later one, or the one that follows a killed one, a backup loses
 // nothing: earlier snapshots stay, the next run makes a whole one, and it does
 // not upload again what the index had confirmed.
 func TestKilledAnywhereNothingIsLost(t *testing.T) {
@@ -108,52 +109,115 @@ func TestKilledAnywhereNothingIsLost(t *testing.T) {
 	}
 	random(t, filepath.Join(src, "large"), 3<<20)
 	base.init(src)
-	first, before := base.backup(), scan(t, src, Look{Root: true})
-	recipient := recipientOf(t, base)
 
+	want := map[string]Tree{}
+	t.Run("the first run", func(t *testing.T) { killEverywhere(t, base, src, scale(2, 1), want) })
+	want[base.backup()] = scan(t, src, Look{Root: true})
 	must(t, os.RemoveAll(filepath.Join(src, "folder 1")))
 	write(t, filepath.Join(src, "folder 2/new"), "added")
 	random(t, filepath.Join(src, "larger"), 4<<20)
-	after := scan(t, src, Look{Root: true})
+	t.Run("the second run", func(t *testing.T) { killEverywhere(t, base, src, 1, want) })
+}
 
-	stride := 1
+// killEverywhere kills a backup of src by clones of base, at one point after
+// the other, and backs up again. The store has the snapshots in want.
+func killEverywhere(t *testing.T, base *machine, src string, stride int, want map[string]Tree) {
 	if testing.Short() {
 		stride = 7
 	}
-	died := 0
+	of := *base
+	base = &of
+	base.t = t
+	recipient, now := recipientOf(t, base), scan(t, src, Look{Root: true})
+	earlier := len(base.uploaded())
+	died, diedAgain, resumed := 0, 0, 0
 	for at := 1; ; at += stride {
 		m := base.clone()
-		store := strings.TrimPrefix(m.store, "file://")
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), fmt.Sprint(crashEnv, "=", at), crashEnv+"_ARGS="+
-			strings.Join([]string{store, filepath.Join(m.dir, "state/tester"), recipient, src}, "\n"))
-		out, err := cmd.CombinedOutput()
-		exit := (*exec.ExitError)(nil)
-		if !errors.As(err, &exit) {
-			t.Fatalf("point %d: %v\n%s", at, err, out)
-		}
-		if exit.ExitCode() == survived {
+		if !m.killedAt(at, recipient, src) {
 			break
 		}
-		if status := exit.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
-			t.Fatalf("point %d: %v\n%s", at, err, out)
-		}
 		died++
-		committed := len(m.snapshots())
-		second := m.backup()
-		if committed == 2 && len(m.snapshots()) != 3 {
-			t.Errorf("point %d: the killed run had committed, yet the next run is not the third", at)
+		// The one after it too, now and then, at a point that is another each time.
+		if died%5 == 0 && m.killedAt(1+died*4%31, recipient, src) {
+			diedAgain++
+		}
+		confirmed, objects := m.uploaded(), m.count("blobs/*/*")
+		if len(confirmed) > earlier {
+			resumed++
+		}
+		decided := strings.TrimSpace(m.ask("SELECT count(*) FROM runs WHERE state <> 'running'"))
+		again := m.summarise(0)
+		if n := m.count("metadata/*/manifest.json.zst"); fmt.Sprint(n-1) != decided {
+			t.Errorf("point %d: %s runs had got as far as their intent, and after one more there are %d snapshots", at, decided, n)
+		}
+		if n := m.count("blobs/*/*") - objects; int64(n) != again.Blobs {
+			t.Errorf("point %d: the next run tells of %d blobs and uploaded %d", at, again.Blobs, n)
+		}
+		for chunk, blobs := range m.uploaded() {
+			if then := confirmed[chunk]; then != "" && blobs != then {
+				t.Errorf("point %d: chunk %s was confirmed in blob %s, and is now in %s", at, chunk, then, blobs)
+			}
 		}
 		view := m.mount("")
-		same(t, fmt.Sprintf("killed at point %d: the old snapshot", at), before, scan(t, filepath.Join(view, "snapshots", first, src), Look{Root: true}))
-		same(t, fmt.Sprintf("killed at point %d: the new snapshot", at), after, scan(t, filepath.Join(view, "snapshots", second, src), Look{Root: true}))
+		for id, tree := range want {
+			same(t, fmt.Sprintf("killed at point %d: an old snapshot", at), tree, scan(t, filepath.Join(view, "snapshots", id, src), Look{Root: true}))
+		}
+		same(t, fmt.Sprintf("killed at point %d: the new snapshot", at), now, scan(t, filepath.Join(view, "snapshots", again.Snapshot, src), Look{Root: true}))
 		if t.Failed() {
 			t.FailNow()
 		}
 		m.stop()
 	}
-	if died < 20 {
-		t.Errorf("only %d points: the wiring is broken", died)
+	if died*stride < 20 || diedAgain == 0 || resumed == 0 {
+		t.Errorf("killed at %d points, once more after %d, with confirmed blobs after %d: the wiring is broken", died, diedAgain, resumed)
 	}
-	t.Logf("killed at %d points", died)
+	t.Logf("killed at %d points, once more after %d of them; %d times there was something to resume", died, diedAgain, resumed)
+}
+
+// killedAt runs a backup that kills itself at a point, and reports whether it
+// came to it.
+func (m *machine) killedAt(at int, recipient, src string) bool {
+	m.t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprint(crashEnv, "=", at), crashEnv+"_ARGS="+
+		strings.Join([]string{m.storeFolder(), filepath.Join(m.dir, "state/tester"), recipient, src}, "\n"))
+	out, err := cmd.CombinedOutput()
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(err, &exit) {
+		m.t.Fatalf("point %d: %v\n%s", at, err, out)
+	}
+	if exit.ExitCode() == survived {
+		return false
+	}
+	if status := exit.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		m.t.Fatalf("point %d: %v\n%s", at, err, out)
+	}
+	return true
+}
+
+// uploaded is which blobs have each chunk, as the index knows.
+func (m *machine) uploaded() map[string]string {
+	m.t.Helper()
+	chunks := map[string]string{}
+	for line := range strings.Lines(m.ask(`SELECT hex(c.hash), group_concat(hex(b.hash)) FROM blob_chunks l
+		JOIN chunks c ON c.id = l.chunk JOIN blobs b ON b.id = l.blob GROUP BY c.id`)) {
+		chunk, blobs, _ := strings.Cut(strings.TrimSpace(line), "|")
+		chunks[chunk] = blobs
+	}
+	return chunks
+}
+
+// ask queries a copy of the index: whoever opens that of a killed run tidies it
+// up.
+func (m *machine) ask(query string) string {
+	m.t.Helper()
+	return tool(m.t, "sh", "-c", `cp "$1"/index.db* "$2" && sqlite3 "$2/index.db" "$3"`, "sh", m.state(""), m.t.TempDir(), query)
+}
+
+// count is how many objects of the writer match a pattern.
+func (m *machine) count(pattern string) int {
+	m.t.Helper()
+	found, err := filepath.Glob(filepath.Join(m.storeFolder(), "tester", pattern))
+	must(m.t, err)
+	return len(found)
 }
