@@ -1,11 +1,16 @@
 package integration
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // With the stock programs alone a snapshot comes back: Debian's age on a
@@ -44,6 +49,61 @@ func TestStockToolsRecoverASnapshot(t *testing.T) {
 			same(t, "what recover.sh restored", want, scan(t, filepath.Join(dest, src), Look{Root: true}))
 		})
 	}
+}
+
+// A snapshot whose metadata are a full dump of one run and the difference to it
+// of another comes back as well, with a folder that was renamed in between.
+func TestStockToolsRecoverADifferentialDump(t *testing.T) {
+	store := filepath.Join(t.TempDir(), "store")
+	m := newMachine(t, "file://"+store)
+	src := filepath.Join(m.dir, "source")
+	rng := rand.New(rand.NewPCG(3, 4))
+	for i := range 240 {
+		// Names that do not compress: a full dump of less than 16 KiB has no differences.
+		name := ""
+		for range 15 {
+			name += fmt.Sprintf("%016x", rng.Uint64())
+		}
+		write(t, filepath.Join(src, fmt.Sprintf("folder %d", i%20), name), fmt.Sprint("file ", i))
+	}
+	write(t, filepath.Join(src, "folder 3/edited"), "before")
+	m.init("--x25519", src)
+	settle()
+	m.backup()
+	before := scan(t, src, Look{Root: true})
+
+	write(t, filepath.Join(src, "folder 3/edited"), "after")
+	write(t, filepath.Join(src, "folder 4/added"), "new")
+	must(t, os.Rename(filepath.Join(src, "folder 5"), filepath.Join(src, "renamed")))
+	must(t, os.RemoveAll(filepath.Join(src, "folder 6")))
+	must(t, os.Chmod(filepath.Join(src, "folder 7"), 0o700))
+	m.backup()
+	after := scan(t, src, Look{Root: true})
+
+	if runs := dumpRuns(t, store, 1); !slices.Equal(runs, []remote.Seq{1}) {
+		t.Errorf("the first manifest names dump parts of runs %d", runs)
+	}
+	if runs := dumpRuns(t, store, 2); !slices.Equal(runs, []remote.Seq{1, 2}) {
+		t.Fatalf("the second manifest names dump parts of runs %d, want a full one and the difference to it", runs)
+	}
+	for run, want := range map[string]Tree{"1": before, "2": after} {
+		dest := filepath.Join(t.TempDir(), "restored")
+		tool(t, "sh", "../docs/recover.sh", m.kit(), store, "tester", run, dest)
+		same(t, "what recover.sh restored of run "+run, want, scan(t, filepath.Join(dest, src), Look{Root: true}))
+	}
+}
+
+// dumpRuns is which runs made the parts of a run's dump.
+func dumpRuns(t *testing.T, store string, run remote.Seq) (runs []remote.Seq) {
+	t.Helper()
+	object, err := os.ReadFile(filepath.Join(store, remote.ManifestKey("tester", run)))
+	must(t, err)
+	manifest, err := remote.DecodeManifest(object)
+	must(t, err)
+	for _, d := range manifest.Dumps {
+		runs = append(runs, d.Seq)
+	}
+	return slices.Compact(runs)
 }
 
 // currentAge builds the age program of the module that vaultik itself uses.
