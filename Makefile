@@ -11,6 +11,7 @@ TAGS    := sqlite_omit_load_extension
 export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0 -DSQLITE_ENABLE_QPSG
 # Some set GOFLAGS=-buildvcs=false; this program says what it was built from.
 VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1 && echo -buildvcs=true))
+TEST    := $(GO) test
 RACE    := ./backup/... ./fs/... ./remote/...
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
@@ -31,7 +32,7 @@ demo: tools build
 	@integration/demo.sh $(BIN)/vaultik
 
 test: tools lint
-	$(GO) test -tags $(TAGS) -timeout 20m ./...
+	$(TEST) -tags $(TAGS) -timeout 20m ./...
 	$(MAKE) --no-print-directory race
 
 race:
