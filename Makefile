@@ -12,7 +12,7 @@ export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0 -D
 # Some set GOFLAGS=-buildvcs=false; this program says what it was built from.
 VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1 && echo -buildvcs=true))
 TEST    := $(GO) test
-RACE    := ./backup/... ./fs/... ./remote/...
+RACE    := ./backup/... ./fs/... ./metastore/... ./remote/...
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
 LONG    := -out docs/BENCHMARKS.md $(if $(filter 0,$(shell id -u)),-cold)
