@@ -1,6 +1,9 @@
 # Two targets do everything on a fresh Debian machine with Go, git and gcc:
 #   make demo   build, back up a folder, mount it, copy it out, compare
 #   make test   every test, the race detector where goroutines share things
+# make soak tells the stories of scale in full: a million files, 20 GiB, 2,000
+# runs. It takes some half an hour, 3 GB of memory for the file system's own
+# tables, and 30 GB in TMPDIR.
 SHELL   := /bin/sh
 GO      ?= go
 BIN     := .bin
@@ -13,12 +16,13 @@ export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0 -D
 VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1 && echo -buildvcs=true))
 TEST    := $(GO) test
 RACE    := ./backup/... ./fs/... ./metastore/... ./remote/...
+SOAK    := FourThousandFolders|HalfAMillionEntries|MillionTinyFiles|HundredGiB|TwentyGiB|TheIndexGrows|KilledAnywhere
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
 LONG    := -out docs/BENCHMARKS.md $(if $(filter 0,$(shell id -u)),-cold)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test race lint bench fuzz tools clean
+.PHONY: build demo test race soak lint bench fuzz tools clean
 
 build:
 	@mkdir -p $(BIN)
@@ -37,6 +41,9 @@ test: tools lint
 
 race:
 	$(GO) test -tags $(TAGS) -race -short -timeout 20m $(RACE)
+
+soak: tools
+	VAULTIK_SOAK=1 $(GO) test -tags $(TAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./integration
 
 lint:
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }

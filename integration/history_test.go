@@ -50,6 +50,7 @@ type summary struct {
 	Changed  int64  `json:"changed"`
 	Read     int64  `json:"bytes_read"`
 	Stored   int64  `json:"bytes_stored"`
+	Metadata int64  `json:"bytes_metadata"`
 	Blobs    int64  `json:"blobs"`
 	Snapshot string `json:"snapshot"`
 }
@@ -61,9 +62,13 @@ func (m *machine) summarise(wantExit int) summary {
 	if code != wantExit {
 		m.t.Fatalf("backup: exit %d, want %d\n%s%s", code, wantExit, stdout, stderr)
 	}
-	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	var s summary
-	for _, line := range lines {
+	return m.summary(stdout)
+}
+
+// summary finds the summary in what backup --json printed.
+func (m *machine) summary(stdout string) (s summary) {
+	m.t.Helper()
+	for line := range strings.Lines(stdout) {
 		var one summary
 		if err := json.Unmarshal([]byte(line), &one); err != nil {
 			m.t.Fatalf("not JSON: %q: %v", line, err)
