@@ -7,7 +7,7 @@
 //	Chunk, Content, AddBlob  which chunks are stored, and where
 //	Record, Close, Gap       what the snapshot shows
 //	Missing, References      what the snapshot needs of the store
-//	WriteDump                the snapshot's metadata as SQL text
+//	WriteDump, Bases         the snapshot's metadata as SQL text, whole or as a difference
 //	SetIntent, Confirm       the commit, in two steps around the manifest's upload
 //
 // The reader's side is the [View]: a private database built from a dump by
