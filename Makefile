@@ -2,8 +2,7 @@
 #   make demo   build, back up a folder, mount it, copy it out, compare
 #   make test   every test, the race detector where goroutines share things
 # make soak tells the stories of scale in full: a million files, 20 GiB, 2,000
-# runs. It takes some half an hour, 3 GB of memory for the file system's own
-# tables, and 30 GB in TMPDIR.
+# runs. It takes a quarter of an hour on two cores, and 25 GB in TMPDIR.
 SHELL   := /bin/sh
 GO      ?= go
 BIN     := .bin
