@@ -136,19 +136,6 @@ func (s *session) exec(query string, args ...any) (id, changed int64, err error)
 	return id, changed, err
 }
 
-// insert adds one row and does not say what came of it, which is faster.
-func (s *session) insert(query string, args ...any) error {
-	p, err := s.use(query)
-	if err != nil {
-		return err
-	}
-	if err := p.bind(args); err != nil {
-		return err
-	}
-	s.changed++
-	return p.put()
-}
-
 // row runs a query that has at most one row; found is false if it has none.
 func (s *session) row(query string, args []any, dest ...any) (found bool, err error) {
 	p, err := s.use(query)

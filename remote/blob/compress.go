@@ -72,7 +72,8 @@ const (
 // futile reports whether plain is compressed or encrypted already, judging by
 // a sample from all over it: compressing it for nothing takes as long as all
 // that is done with it besides. Base64, which looks random to a search for
-// repetitions, still loses a quarter in the sample.
+// repetitions, still loses a quarter in the sample. Noise that repeats itself
+// farther apart than a piece of the sample is not recognised, and stored as it is.
 func (c *Compressor) futile(plain []byte) bool {
 	if len(plain) < futileFrom {
 		return false
