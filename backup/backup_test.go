@@ -208,6 +208,19 @@ func TestAFileThatVanishesIsAWarning(t *testing.T) {
 	same(t, "the snapshot", with(shown(), map[string]string{"/home/ann/aaa": "opened first"}), w.shows(r.Seq))
 }
 
+// A folder may go between its opening and its listing, as a file may.
+func TestAFolderThatVanishesIsAWarning(t *testing.T) {
+	w := newWorld(t, home())
+	w.source.edit(func(n *node) {
+		n.OnNames = func() { w.source.remove("/home/bob") }
+	}, "/home/bob")
+	r := w.backup()
+	same(t, "problems", []string{"vanished /home/bob"}, kinds(r))
+	if _, there := w.shows(r.Seq)["/home/bob"]; there || r.Incomplete() {
+		t.Errorf("a folder that is gone is shown, or counts as missing: %v", kinds(r))
+	}
+}
+
 func TestAFolderSwappedMeanwhileIsNotFollowed(t *testing.T) {
 	tree := home()
 	tree["/home/evil/inside"] = node{Content: "bait", Time: 1000}

@@ -39,7 +39,7 @@ func (w *writer) heal(ctx context.Context) error {
 			s := newScanner(w, out)
 			s.healing = true
 			for _, m := range missing {
-				if err := s.again(ctx, m); err != nil {
+				if err := s.reread(ctx, m); err != nil {
 					return err
 				}
 			}
@@ -100,8 +100,8 @@ func (w *writer) blobKey(b metastore.BlobRef) string {
 	return remote.BlobKey(w.Writer, remote.Seq(b.Seq), b.Hash)
 }
 
-// again sends a file through the pipeline once more.
-func (s *scanner) again(ctx context.Context, m metastore.MissingFile) error {
+// reread sends a file through the pipeline once more.
+func (s *scanner) reread(ctx context.Context, m metastore.MissingFile) error {
 	where := "/" + strings.Join(m.Components, "/")
 	_, dir, err := s.Source.Root(ctx)
 	if err != nil {

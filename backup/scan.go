@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"sync/atomic"
 
@@ -67,6 +68,7 @@ type child struct {
 	ahead   *early             // of a folder: its listing, if it was begun early
 
 	movedPath int64 // of a folder: the path that it was moved from with the folder above it
+	tries     int   // of a folder: how often another one was found in its place
 	same      bool  // looks as it did then
 }
 
@@ -117,6 +119,9 @@ func (s *scanner) folder(ctx context.Context, f folder, last metastore.Directory
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return errRemoved
 		}
 		f.gap = err
 	}
@@ -311,7 +316,7 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return s.unopened(ctx, f, c, sub, err)
+		return s.again(ctx, f, c, sub, err)
 	}
 	defer sub.dir.Close()
 	if gone, err := s.unmounted(ctx, f, sub); err != nil {
@@ -322,8 +327,29 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 	if c.role == metastore.RoleParent {
 		return s.parents(ctx, sub, c.place)
 	}
-	return s.folder(ctx, sub, at)
+	if err = s.folder(ctx, sub, at); errors.Is(err, errRemoved) {
+		return s.again(ctx, f, c, sub, err)
+	}
+	return err
 }
+
+// again looks once more at a name that no longer led to the folder that was
+// listed: another one may have been put in its place.
+func (s *scanner) again(ctx context.Context, f folder, c child, sub folder, cause error) error {
+	if (errors.Is(cause, ErrSwapped) || errors.Is(cause, fs.ErrNotExist)) && c.tries < attempts {
+		e, err := f.dir.Entry(ctx, c.entry.Name)
+		if err == nil && e.Err == nil && e.Type == metastore.Directory && e.Dev == c.entry.Dev {
+			s.tally.seen.Add(-1)
+			c.entry, c.same, c.ahead, c.moved, c.movedPath = e, false, nil, nil, 0
+			c.tries++
+			return s.descend(ctx, f, c)
+		}
+	}
+	return s.unopened(ctx, f, c, sub, cause)
+}
+
+// errRemoved: a folder was removed after it had been opened.
+var errRemoved = fmt.Errorf("removed meanwhile: %w", fs.ErrNotExist)
 
 // unopened records a folder that could not be opened, or is not the one that
 // is meant, through its parent.

@@ -32,6 +32,7 @@ type node struct {
 	DenyStat error       // on lstat
 	OnOpen   func(*node) // called when the content is opened
 	OnRead   func(*node) // called before each read
+	OnNames  func()      // called before a folder is listed
 	Swapped  bool        // what is opened is something else
 	Data     [][2]int64  // data ranges, nil for all of it
 }
@@ -150,6 +151,9 @@ func (d *fakeDir) node(name string) (now node, at *node, err error) {
 }
 
 func (d *fakeDir) Names(context.Context) ([]string, error) {
+	if n, _, err := d.node(""); err == nil && n.OnNames != nil {
+		n.OnNames()
+	}
 	d.source.mu.Lock()
 	defer d.source.mu.Unlock()
 	if n := d.source.nodes[d.path]; n == nil {

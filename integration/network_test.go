@@ -222,7 +222,7 @@ func TestWhatWasConfirmedIsNotSentAgain(t *testing.T) {
 	stderr := &says{want: "the store does not answer"}
 	cmd.Stderr = stderr
 	must(t, cmd.Start())
-	eventually(t, "two blobs in the index", func() bool { return recorded() > 40<<20 })
+	eventually(t, "two blobs in the index", func() bool { return recorded() > 30<<20 })
 	l.down()
 	close(gone)
 	eventually(t, "a word about the store", stderr.said.Load)

@@ -103,17 +103,17 @@ func TestSystemFilesComeBack(t *testing.T) {
 // comesBack backs up a folder that nobody changes, and compares it with copies
 // of every kind, from every kind of store.
 func comesBack(t *testing.T, src string) {
-	want := scan(t, src, Look{Holes: true, Root: true})
+	holes, want := scan(t, src, Look{Holes: true, Root: true}), scan(t, src, Look{Root: true})
 	stores(t, func(t *testing.T, url string, env ...string) {
 		m := newMachine(t, url, env...)
 		m.init(src)
 		mnt := filepath.Join(m.mount(m.backup()), src)
-		same(t, "the mount", want, scan(t, mnt, Look{Holes: true, Root: true}))
+		same(t, "the mount", holes, scan(t, mnt, Look{Holes: true, Root: true}))
 		for name, copy := range copies {
 			t.Run(name, func(t *testing.T) {
 				to := t.TempDir()
 				copy(t, mnt, to)
-				same(t, "the copy", want, scan(t, to, Look{Holes: true, Root: true}))
+				same(t, "the copy", want, scan(t, to, Look{Root: true})) // the tools make holes of zeros
 			})
 		}
 	})
