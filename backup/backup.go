@@ -83,7 +83,7 @@ func (r *Result) Incomplete() bool { return r.Missed > 0 }
 //
 //	settle    finish or undo what an earlier run left behind
 //	scan      walk the roots, find what changed since the set's last run
-//	read      read, cut into chunks, hash               (one worker a core)
+//	read      read, cut into chunks, hash               (two workers a core: disks wait)
 //	pack      drop chunks already stored, fill frames, record files
 //	compress  one zstd frame at a time                  (one worker a core)
 //	seal      encrypt frames into blobs
@@ -170,8 +170,10 @@ func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *qu
 		slots  = make(chan struct{}, uploads+1)
 	)
 	g.Go(func() error { defer jobs.close(); return produce(ctx, jobs) })
-	for range cores {
+	for range 2 * cores {
 		g.Go(func() error { return w.read(ctx, jobs) })
+	}
+	for range cores {
 		g.Go(func() error { return w.compress(ctx, packed) })
 	}
 	g.Go(func() error { defer packed.close(); return w.pack(ctx, jobs, packed) })

@@ -25,11 +25,13 @@ func TestEverySnapshotEqualsItsModel(t *testing.T) {
 	} else if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		must(t, flag.Set("rapid.checks", "8"))
 	}
+	n := 0
 	rapid.Check(t, func(r *rapid.T) {
+		n++ // a seed may be drawn twice, and no two tests have one name
 		// rapid draws the seed; the tree's own generator keeps the story
 		// short to tell and quick to replay.
 		seed := rapid.Uint64().Draw(r, "seed")
-		if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { history(t, rand.New(rand.NewPCG(seed, 1))) }) {
+		if !t.Run(fmt.Sprintf("%d with seed %d", n, seed), func(t *testing.T) { history(t, rand.New(rand.NewPCG(seed, 1))) }) {
 			r.FailNow()
 		}
 	})
