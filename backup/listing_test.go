@@ -10,6 +10,9 @@ import (
 // A folder of more entries than are examined at once is compared and recorded
 // like any other, across the borders of its pages.
 func TestAFolderOfManyPagesIsLikeAnyOther(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of entries, slow with the race detector")
+	}
 	const n = 2*pageNames + 100
 	tree := home()
 	for i := range n {
@@ -74,6 +77,9 @@ func TestAFolderOfManyPagesIsLikeAnyOther(t *testing.T) {
 
 // A large folder that is renamed is not read again either.
 func TestALargeFolderIsFollowedWhenItMoves(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of entries, slow with the race detector")
+	}
 	tree := home()
 	tree["/home/large"] = node{Inode: 9000, Time: 1000}
 	for i := range pageNames + 10 {
