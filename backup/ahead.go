@@ -55,7 +55,7 @@ type aheadOf struct {
 	given   int
 }
 
-func (s *scanner) lookAhead(ctx context.Context, f folder, l *listing) *aheadOf {
+func (s *scanner) lookAhead(f folder, l *listing) *aheadOf {
 	a := &aheadOf{scanner: s, in: f.dir}
 	if l.children != nil {
 		a.folders = l.folders
@@ -98,10 +98,7 @@ func (a *aheadOf) begin(ctx context.Context, entry Entry) *early {
 // drop lets go of listings that nobody took.
 func (a *aheadOf) drop() {
 	for _, e := range a.begun {
-		if e == nil {
-			continue
-		}
-		if e.taken {
+		if e == nil || e.taken {
 			continue
 		}
 		if dir, _, err := e.take(); err == nil {

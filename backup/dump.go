@@ -16,7 +16,7 @@ import (
 )
 
 // partSize bounds a dump part, in bytes of ciphertext. The format allows 32 MiB;
-// smaller ones take less memory here and are loaded in parallel.
+// smaller ones take less memory here, and a reader fetches some ahead.
 const partSize = 8 << 20
 
 // dump streams the snapshot's metadata into sealed parts and puts them: all of

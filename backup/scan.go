@@ -192,7 +192,7 @@ func (s *scanner) changes(ctx context.Context, f folder, l *listing) error {
 
 // subfolders scans the folders in f, one after the other.
 func (s *scanner) subfolders(ctx context.Context, f folder, l *listing, settled bool) error {
-	ahead := s.lookAhead(ctx, f, l)
+	ahead := s.lookAhead(f, l)
 	defer ahead.drop()
 	for _, sub := range l.folders {
 		c := sub.child

@@ -129,6 +129,20 @@ func (s *statement) each(f func(row []driver.Value) error, args ...any) error {
 	}
 }
 
+// eachScan calls f for every row with a way to copy it into variables.
+func (s *statement) eachScan(ctx context.Context, args []any, f func(scan func(...any) error) error) error {
+	var row []driver.Value
+	scan := func(dest ...any) error { return scanRow(row, dest) }
+	n := 0
+	return s.each(func(r []driver.Value) error {
+		if n++; n%1024 == 1 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		row = r
+		return f(scan)
+	}, args...)
+}
+
 // scanRow copies a row into variables, as database/sql's Scan does.
 func scanRow(row []driver.Value, dest []any) error {
 	if len(row) != len(dest) {

@@ -159,20 +159,6 @@ func (s *session) each(ctx context.Context, query string, args []any, f func(sca
 	return p.eachScan(ctx, args, f)
 }
 
-// eachScan calls f for every row with a way to copy it into variables.
-func (s *statement) eachScan(ctx context.Context, args []any, f func(scan func(...any) error) error) error {
-	var row []driver.Value
-	scan := func(dest ...any) error { return scanRow(row, dest) }
-	n := 0
-	return s.each(func(r []driver.Value) error {
-		if n++; n%1024 == 1 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		row = r
-		return f(scan)
-	}, args...)
-}
-
 func eachRow(ctx context.Context, rows *sql.Rows, f func(scan func(...any) error) error) error {
 	for n := 0; rows.Next(); n++ {
 		err := f(rows.Scan)
