@@ -70,7 +70,7 @@ func (r *Run) RecordNew(ctx context.Context, path int64, f File, recheck bool) e
 		return err
 	}
 	return r.add(ctx, "record a new entry", func(x *Index) error {
-		if r.gaps > 0 || f.Content != r.lastID {
+		if r.gaps > 0 || f.Content != 0 && f.Content != r.lastID {
 			if err := x.flush(r.held.all()...); err != nil {
 				return err
 			}
