@@ -175,12 +175,8 @@ func (p *packer) record(ctx context.Context, j *job, chunks []metastore.ContentC
 		p.problem(Changed, j.where, errChanging)
 	}
 	if j.path == 0 {
-		path := p.run.Path
-		if j.fresh {
-			path = p.run.NewPath
-		}
 		var pathErr error
-		if j.path, pathErr = path(ctx, j.parent, j.entry.Name); pathErr != nil {
+		if j.path, pathErr = p.run.Path(ctx, j.parent, j.entry.Name); pathErr != nil {
 			return pathErr
 		}
 	}

@@ -17,7 +17,7 @@ const (
 	// readAhead bounds the content that readers hold for entries that pack
 	// has not come to, in bytes. It is what lets several small files be read
 	// at once while one large file is being packed.
-	readAhead = 32 << 20
+	readAhead = 16 << 20
 	// pieceSize is about what a piece has at least, in bytes; most files are
 	// one.
 	pieceSize = 256 << 10
@@ -38,7 +38,6 @@ type job struct {
 	gap    error // why nothing below or in it could be read: record it as a gap
 	like   int64 // content of the version before, to compare with
 	isNew  bool  // no version of it is open
-	fresh  bool  // nothing was ever recorded in its folder
 	group  *linkGroup
 	leads  bool            // reads the content for its group
 	twin   *metastore.File // another name of the same inode, recorded and unchanged
@@ -196,4 +195,4 @@ func (b *buffers) put(p []byte) {
 
 // sizeClass is the smallest power of two, as an exponent, that holds n; small
 // ones share the class of a page.
-func sizeClass(n int) int { return max(12, bits.Len(uint(max(n, 1)-1))) }
+func sizeClass(n int) int { return max(9, bits.Len(uint(max(n, 1)-1))) }

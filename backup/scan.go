@@ -66,6 +66,7 @@ type child struct {
 	version *metastore.Version // open so far, nil if none
 	moved   *metastore.Version // of the same entry where it was before, nil if it was not moved
 	ahead   *early             // of a folder: its listing, if it was begun early
+	path    int64              // path id, 0 if not known yet
 
 	movedPath int64 // of a folder: the path that it was moved from with the folder above it
 	tries     int   // of a folder: how often another one was found in its place
@@ -173,6 +174,11 @@ func (s *scanner) changes(ctx context.Context, f folder, l *listing) error {
 		if err := s.follow(ctx, f, children, before, upTo); err != nil {
 			return err
 		}
+		if f.fresh {
+			if err := s.name(ctx, f, children); err != nil {
+				return err
+			}
+		}
 		for i := range children {
 			c := &children[i]
 			hash.add(c)
@@ -188,6 +194,22 @@ func (s *scanner) changes(ctx context.Context, f folder, l *listing) error {
 	}
 	l.mark = hash.sum()
 	return nil
+}
+
+// name gives paths to what is in a folder in which nothing was ever recorded.
+func (s *scanner) name(ctx context.Context, f folder, children []child) error {
+	var names []string
+	var named []*child
+	for i := range children {
+		if c := &children[i]; c.entry.Type != metastore.Directory {
+			names, named = append(names, c.entry.Name), append(named, c)
+		}
+	}
+	paths, err := s.run.NewPaths(ctx, f.path, names)
+	for i := range paths {
+		named[i].path = paths[i]
+	}
+	return err
 }
 
 // subfolders scans the folders in f, one after the other.
@@ -398,7 +420,7 @@ func (s *scanner) other(ctx context.Context, f folder, c child) error {
 func (s *scanner) job(ctx context.Context, f folder, c child) (*job, error) {
 	j := &job{
 		dir: f.dir, entry: c.entry, parent: f.path, where: path.Join(f.where, c.entry.Name),
-		role: c.role, state: c.state, isNew: c.version == nil, fresh: f.fresh,
+		role: c.role, state: c.state, isNew: c.version == nil, path: c.path,
 	}
 	if c.version != nil {
 		j.path, j.like = c.version.Path, c.version.File.Content

@@ -40,10 +40,14 @@ func fill(b *testing.B, r *Run) {
 		check(err)
 		_, err = r.Record(ctx, dir.Path, folder(), false)
 		check(err)
-		for i := range benchFiles {
+		names := make([]string, benchFiles)
+		for i := range names {
+			names[i] = fmt.Sprintf("a file called %d", i)
+		}
+		paths, err := r.NewPaths(ctx, dir.Path, names)
+		check(err)
+		for _, path := range paths {
 			n++
-			path, err := r.NewPath(ctx, dir.Path, fmt.Sprintf("a file called %d", i))
-			check(err)
 			chunk, _, err := r.Chunk(ctx, sha256.Sum256(binary.BigEndian.AppendUint64(nil, n)), 5000)
 			check(err)
 			f := file(n)

@@ -49,6 +49,34 @@ func (b bitset) without(o bitset) iter.Seq[int64] {
 	}
 }
 
+// ranges yields ranges that together hold all ids of the set, in ascending
+// order, and leaves out those that hold none.
+func (b bitset) ranges() iter.Seq[keys] {
+	return func(yield func(keys) bool) {
+		const words = rangeKeys / 64
+		for i := 0; i < len(b); i += words {
+			for _, word := range b[i:min(i+words, len(b))] {
+				if word != 0 {
+					if !yield(keys{int64(i)*64 - 1, int64(i+words)*64 - 1}) {
+						return
+					}
+					break
+				}
+			}
+		}
+	}
+}
+
+// merge adds the ids of o.
+func (b *bitset) merge(o bitset) {
+	if len(o) > len(*b) {
+		*b = append(*b, make([]uint64, len(o)-len(*b))...)
+	}
+	for i, word := range o {
+		(*b)[i] |= word
+	}
+}
+
 // missing counts the ids of b that are not in o.
 func (b bitset) missing(o bitset) (n int64) {
 	for i, word := range b {

@@ -20,7 +20,7 @@ type bulk struct {
 
 // bulks are the tables that a run adds many rows to.
 type bulks struct {
-	files, contents, fileChunks, blobChunks, chunks, prefixes bulk
+	paths, files, contents, fileChunks, blobChunks, chunks, prefixes bulk
 }
 
 func newBulks() *bulks {
@@ -28,6 +28,7 @@ func newBulks() *bulks {
 		return bulk{into: "INSERT INTO " + name + " VALUES ", columns: columns, tail: tail}
 	}
 	return &bulks{
+		paths:      table("paths", 3, " ON CONFLICT DO NOTHING"),
 		files:      table("files (id, set_id, path, first_run, end_run, gap, recheck, xattrs, "+fileColumns+")", 32, ""),
 		contents:   table("contents", 2, ""),
 		fileChunks: table("file_chunks", 4, ""),
@@ -38,7 +39,7 @@ func newBulks() *bulks {
 }
 
 func (b *bulks) all() []*bulk {
-	return []*bulk{&b.files, &b.contents, &b.fileChunks, &b.blobChunks, &b.chunks, &b.prefixes}
+	return []*bulk{&b.paths, &b.files, &b.contents, &b.fileChunks, &b.blobChunks, &b.chunks, &b.prefixes}
 }
 
 // add holds a row back, and writes it with those before it once they are
@@ -54,10 +55,15 @@ func (s *session) add(b *bulk, row ...any) error {
 // flush writes what is held back.
 func (s *session) flush(bulks ...*bulk) error {
 	for _, b := range bulks {
-		for len(b.args) > 0 {
-			if err := s.writeRows(b, 1); err != nil {
+		for rows := len(b.args) / b.columns; rows > 0; {
+			n := 1
+			if rows >= bulkRows/4 {
+				n = bulkRows / 4
+			}
+			if err := s.writeRows(b, n); err != nil {
 				return err
 			}
+			rows -= n
 		}
 	}
 	return nil

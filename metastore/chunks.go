@@ -52,16 +52,28 @@ func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, s
 		if held {
 			id, known = c.id, c.size
 		} else {
-			found, err := x.row(`SELECT c.id, c.size, EXISTS (
-				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.recipients = ?1)
-				FROM prefixes p JOIN chunks c ON c.id = p.chunk WHERE p.prefix = ?2 AND c.hash = ?3`,
-				[]any{r.recipients[:], prefixOf(hash), hash[:]}, &id, &known, &stored)
+			unknown, err := r.unknown(ctx, &hash)
 			if err != nil {
 				return err
+			}
+			found := false
+			if !unknown {
+				found, err = x.row(`SELECT c.id, c.size, EXISTS (
+				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.recipients = ?1)
+				FROM prefixes p JOIN chunks c ON c.id = p.chunk WHERE p.prefix = ?2 AND c.hash = ?3`,
+					[]any{r.recipients[:], prefixOf(hash), hash[:]}, &id, &known, &stored)
+				if err != nil {
+					return err
+				}
 			}
 			if !found {
 				id = next(&x.last.chunks)
 				r.fresh.add(hash, freshChunk{id, size})
+				if r.known != nil {
+					r.known.add(&hash)
+				} else {
+					r.vain++
+				}
 			}
 		}
 		if known != size {

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 
-	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sync/errgroup"
 )
 
 // WriteDump streams the snapshot as this run sees it, in parts numbered from 1.
@@ -24,63 +25,34 @@ func (r *Run) WriteDump(ctx context.Context, s Snapshot, next func(n int) (PartW
 	if s.Seq != r.seq {
 		return Totals{}, Full, fmt.Errorf("a snapshot with seq %d cannot be run %d", s.Seq, r.seq)
 	}
-	reader, err := r.reader(ctx, d)
+	rs, err := r.readers(ctx, d)
 	if err != nil {
 		return Totals{}, Full, err
 	}
 	if d.content.differential() {
 		d.base, d.out.kind = d.content.base, Differential
 	}
-	err = d.write(ctx, reader, s)
-	if err = errors.Join(err, reader.close()); err != nil {
+	err = d.write(ctx, rs, s)
+	if err = errors.Join(err, rs.close()); err != nil {
 		return Totals{}, Full, r.x.fail("write a dump", err)
 	}
 	return d.content.totals, d.out.kind, nil
 }
 
-// reader collects what the dump consists of and begins to read at exactly that
-// state, on a connection of its own.
-func (r *Run) reader(ctx context.Context, d *dump) (s *snapshotReader, err error) {
+// readers collects what the dump consists of and begins to read at exactly that
+// state, on connections of its own.
+func (r *Run) readers(ctx context.Context, d *dump) (rs readers, err error) {
 	err = r.write(ctx, "begin a dump", func(x *Index) error {
-		if err := r.commit(); err != nil {
-			return err
-		}
 		if d.content, err = r.collect(ctx); err != nil {
 			return err
 		}
-		s, err = openReader(x.path)
+		if err := r.commit(); err != nil {
+			return err
+		}
+		rs, err = openReaders(x.path)
 		return err
 	})
-	return s, err
-}
-
-// snapshotReader reads one state of a database, whatever is written meanwhile.
-type snapshotReader struct {
-	conn *sqlite3.SQLiteConn
-}
-
-func openReader(path string) (*snapshotReader, error) {
-	c, err := (&sqlite3.SQLiteDriver{}).Open(location(path, "mode=ro&_busy_timeout=2000&_cache_size=-8192"))
-	if err != nil {
-		return nil, err
-	}
-	s := &snapshotReader{c.(*sqlite3.SQLiteConn)}
-	// The state is fixed by the first read.
-	if _, err := s.conn.Exec("BEGIN; SELECT count(*) FROM sets", nil); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
-}
-
-// close ends the transaction as well.
-func (s *snapshotReader) close() error { return s.conn.Close() }
-
-func (s *snapshotReader) each(ctx context.Context, query string, args []any, f func(scan func(...any) error) error) error {
-	p, err := prepare(s.conn, query)
-	if err != nil {
-		return err
-	}
-	return errors.Join(p.eachScan(ctx, args, f), p.stmt.Close())
+	return rs, err
 }
 
 // dump is a dump in the making.
@@ -89,16 +61,17 @@ type dump struct {
 	content *references
 	base    *base // nil for a full dump
 	out     statements
+	batches sync.Pool // of *rowBatch
 }
 
-func (d *dump) write(ctx context.Context, reader *snapshotReader, s Snapshot) error {
+func (d *dump) write(ctx context.Context, rs readers, s Snapshot) error {
 	sections := d.sections()
 	if d.base != nil {
 		if err := d.out.delete(TableSnapshots, slices.Values([]int64{d.base.Run})); err != nil {
 			return err
 		}
 		for i := range sections {
-			if err := d.delete(reader, &sections[i]); err != nil {
+			if err := d.delete(rs[0], &sections[i]); err != nil {
 				return err
 			}
 		}
@@ -111,7 +84,12 @@ func (d *dump) write(ctx context.Context, reader *snapshotReader, s Snapshot) er
 		return err
 	}
 	for i := range sections {
-		if err := d.insert(ctx, reader, &sections[i]); err != nil {
+		if d.base == nil {
+			err = d.insertAll(ctx, rs, &sections[i])
+		} else {
+			err = d.insert(ctx, rs[0], &sections[i])
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -130,17 +108,10 @@ func (d *dump) delete(reader *snapshotReader, t *section) error {
 	return d.out.delete(t.table, gone)
 }
 
-// insert writes the rows of a table: all, or those that the base has not.
+// insert writes the rows of a table that the base has not.
 func (d *dump) insert(ctx context.Context, reader *snapshotReader, t *section) error {
-	w := rowWriter{dump: d, section: t}
-	query := "SELECT " + t.table.Key() + ", " + w.more() + ", format(" + t.text + ") "
-	if d.base == nil {
-		if err := reader.each(ctx, query+t.from, t.args, w.row); err != nil {
-			return err
-		}
-		return w.flush()
-	}
-	p, err := prepare(reader.conn, query+t.by)
+	w := rowWriter{dump: d, section: t, emit: func(row []byte) error { return d.out.row(t.table.String(), row) }}
+	p, err := prepare(reader.conn, t.query()+t.by)
 	if err != nil {
 		return err
 	}
@@ -158,6 +129,53 @@ func (d *dump) insert(ctx context.Context, reader *snapshotReader, t *section) e
 		}
 	}
 	return w.flush()
+}
+
+// insertAll writes all rows of a table. Their text is made range by range, of
+// several ranges at once, and written in order.
+func (d *dump) insertAll(ctx context.Context, rs readers, t *section) error {
+	g, ctx := errgroup.WithContext(ctx)
+	ordered, ranges := make(chan *rangeText, len(rs)), make(chan *rangeText)
+	g.Go(func() error {
+		defer close(ordered)
+		defer close(ranges)
+		for k := range t.rows.ranges() {
+			r := &rangeText{keys: k, batches: make(chan *rowBatch, rangeBatches)}
+			for _, ch := range []chan *rangeText{ordered, ranges} {
+				select {
+				case ch <- r:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		return nil
+	})
+	for _, s := range rs {
+		g.Go(func() error {
+			for r := range ranges {
+				if err := d.makeText(ctx, s, t, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for r := range ordered {
+			for b := range r.batches {
+				if err := b.each(func(row []byte) error { return d.out.row(t.table.String(), row) }); err != nil {
+					return err
+				}
+				d.batches.Put(b)
+			}
+			if !r.complete {
+				return ctx.Err() // who could not complete it says why
+			}
+		}
+		return nil
+	})
+	return g.Wait()
 }
 
 func snapshotRow(s Snapshot) ([]byte, error) {

@@ -1,6 +1,7 @@
 package metastore
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -16,8 +17,8 @@ type section struct {
 	// a row instead of up to 26 is what makes this fast. Text columns hold
 	// nothing that would have to be quoted, which checkText and File.check saw to.
 	text string
-	from string // the rest of the query for all rows
-	args []any
+	from string // the rest of the query for all rows whose keys are in (?1, ?2]
+	args []any  // from ?3 on
 	by   string // and for those of one key
 }
 
@@ -32,27 +33,37 @@ func (d *dump) sections() []section {
 		volume, inode, nlink, rdev_major, rdev_minor, quote(target), flags, quote(content)`
 	return []section{
 		{TableVolumes, now.volumes, then.volumes, "'(%d,''%s'',%d,%s)', id, fstype, fsid, quote(root)",
-			"FROM volumes ORDER BY id", nil, "FROM volumes WHERE id = ?"},
+			"FROM volumes WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM volumes WHERE id = ?"},
 		{TablePaths, now.paths, then.paths, "'(%d,%d,%s)', id, parent, quote(name)",
-			"FROM paths NOT INDEXED ORDER BY id", nil, "FROM paths WHERE id = ?"},
+			"FROM paths NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM paths WHERE id = ?"},
 		{TableFiles, now.files, then.files, file,
-			"FROM files NOT INDEXED WHERE set_id = ?1 AND (end_run IS NULL OR gap AND first_run = ?2) ORDER BY id",
+			"FROM files NOT INDEXED WHERE id > ?1 AND id <= ?2 AND set_id = ?3 AND (end_run IS NULL OR gap AND first_run = ?4) ORDER BY id",
 			[]any{d.run.set, d.run.seq}, "FROM files WHERE id = ?"},
 		{TableXattrs, now.files, then.files, "'(%d,%s,%s)', file, quote(name), quote(value)",
-			"FROM xattrs ORDER BY file, name", nil, "FROM xattrs WHERE file = ? ORDER BY name"},
+			"FROM xattrs WHERE file > ? AND file <= ? ORDER BY file, name", nil, "FROM xattrs WHERE file = ? ORDER BY name"},
 		{TableContents, now.contents, then.contents, "'(%d)', id",
-			"FROM contents ORDER BY id", nil, "FROM contents WHERE id = ?"},
+			"FROM contents WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM contents WHERE id = ?"},
 		{TableFileChunks, now.contents, then.contents, "'(%d,%d,%d,%s)', content, offset, length, quote(chunk)",
-			"FROM file_chunks ORDER BY content, offset", nil, "FROM file_chunks WHERE content = ? ORDER BY offset"},
+			"FROM file_chunks WHERE content > ? AND content <= ? ORDER BY content, offset", nil, "FROM file_chunks WHERE content = ? ORDER BY offset"},
 		{TableChunks, now.chunks, then.chunks, "'(%d,%s,%d)', id, quote(hash), size",
-			"FROM chunks NOT INDEXED ORDER BY id", nil, "FROM chunks WHERE id = ?"},
+			"FROM chunks WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM chunks WHERE id = ?"},
 		{TableBlobs, now.blobs, then.blobs,
 			"'(%d,%s,%d,%d,%d,%s,%d,%d)', id, quote(hash), seq, size, header, quote(recipients), level, upload_ms",
-			"FROM blobs NOT INDEXED ORDER BY id", nil, "FROM blobs WHERE id = ?"},
+			"FROM blobs NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM blobs WHERE id = ?"},
 		{TableBlobChunks, now.chunks, then.chunks,
 			"'(%d,%d,%d,%d,%d,%d)', chunk, blob, frame_offset, frame_length, offset, length",
-			"FROM blob_chunks ORDER BY chunk", nil, "FROM blob_chunks WHERE chunk = ?"},
+			"FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk", nil, "FROM blob_chunks WHERE chunk = ?"},
 	}
+}
+
+// query is the beginning of both: a row's key, the blob that it is about, and
+// its text.
+func (t *section) query() string {
+	blob := "0"
+	if t.table == TableBlobChunks {
+		blob = "blob"
+	}
+	return "SELECT " + t.table.Key() + ", " + blob + ", format(" + t.text + ") "
 }
 
 // rowWriter passes rows on, and of blob_chunks, for every chunk, the one place
@@ -60,17 +71,10 @@ func (d *dump) sections() []section {
 type rowWriter struct {
 	*dump
 	*section
+	emit func(row []byte) error
 	at   int64
 	best *liveBlob
 	text []byte
-}
-
-// more is the column that the choice goes by.
-func (w *rowWriter) more() string {
-	if w.table == TableBlobChunks {
-		return "blob"
-	}
-	return "0"
 }
 
 func (w *rowWriter) row(scan func(...any) error) error {
@@ -80,7 +84,7 @@ func (w *rowWriter) row(scan func(...any) error) error {
 		return err
 	}
 	if w.table != TableBlobChunks {
-		return w.out.row(w.table.String(), text)
+		return w.emit(text)
 	}
 	if key != w.at {
 		if err := w.flush(); err != nil {
@@ -100,7 +104,75 @@ func (w *rowWriter) flush() error {
 		return nil
 	}
 	w.best = nil
-	return w.out.row(w.table.String(), w.text)
+	return w.emit(w.text)
+}
+
+// rangeText is the text of the rows in a range of keys.
+type rangeText struct {
+	keys
+	batches  chan *rowBatch // closed at the end
+	complete bool           // valid then
+}
+
+// rowBatch is the text of some rows.
+type rowBatch struct {
+	text []byte
+	ends []int // where in it each row ends
+}
+
+const (
+	batchBytes   = 128 << 10 // at which a batch is passed on
+	rangeBatches = 8         // how many a reader may be ahead; most ranges are no longer
+)
+
+// each calls f for every row and empties the batch.
+func (b *rowBatch) each(f func(row []byte) error) error {
+	start := 0
+	for _, end := range b.ends {
+		if err := f(b.text[start:end]); err != nil {
+			return err
+		}
+		start = end
+	}
+	b.text, b.ends = b.text[:0], b.ends[:0]
+	return nil
+}
+
+// makeText makes the text of the rows in a range.
+func (d *dump) makeText(ctx context.Context, s *snapshotReader, t *section, r *rangeText) error {
+	defer close(r.batches)
+	var b *rowBatch
+	pass := func() error {
+		select {
+		case r.batches <- b:
+			b = nil
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	w := rowWriter{dump: d, section: t, emit: func(row []byte) error {
+		if b == nil {
+			if b, _ = d.batches.Get().(*rowBatch); b == nil {
+				b = &rowBatch{}
+			}
+		}
+		b.text = append(b.text, row...)
+		b.ends = append(b.ends, len(b.text))
+		if len(b.text) < batchBytes {
+			return nil
+		}
+		return pass()
+	}}
+	err := s.each(ctx, t.query()+t.from, append([]any{r.after, r.upTo}, t.args...), w.row)
+	if err == nil {
+		err = w.flush()
+	}
+	if err == nil && b != nil {
+		err = pass()
+	}
+	r.complete = err == nil
+	return err
 }
 
 // owners calls f with those of files that have extended attributes.

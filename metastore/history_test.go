@@ -561,14 +561,14 @@ func dumpAs(t *testing.T, r *Run, kind PartKind) []*memoryPart {
 		parts = append(parts, &memoryPart{limit: 1 << 20})
 		return parts[len(parts)-1], nil
 	}}}
-	reader, err := r.reader(t.Context(), d)
+	rs, err := r.readers(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if kind == Differential {
 		d.base = d.content.base
 	}
-	if err := errors.Join(d.write(t.Context(), reader, Snapshot{Seq: r.Seq()}), reader.close()); err != nil {
+	if err := errors.Join(d.write(t.Context(), rs, Snapshot{Seq: r.Seq()}), rs.close()); err != nil {
 		t.Fatal(err)
 	}
 	return parts
@@ -597,4 +597,33 @@ func tablesOf(t *testing.T, db *sql.DB) map[string][]string {
 		}
 	}
 	return all
+}
+
+func TestPathsMadeTogetherAreThoseFoundOneByOne(t *testing.T) {
+	x := newIndex(t, Options{})
+	r := begin(t, x, "home")
+	ctx := t.Context()
+	known, err := r.Path(ctx, RootPath, "known")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"known"}
+	for n := range 100 {
+		names = append(names, fmt.Sprintf("new %d", n))
+	}
+	paths, err := r.NewPaths(ctx, RootPath, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if paths[0] != known {
+		t.Errorf("a path that was %d is %d", known, paths[0])
+	}
+	for i, name := range names {
+		if again, err := r.Path(ctx, RootPath, name); err != nil || again != paths[i] {
+			t.Errorf("%q is %d, made as %d (%v)", name, again, paths[i], err)
+		}
+	}
+	if _, err := r.NewPaths(ctx, RootPath, []string{"fine", "not/fine"}); err == nil {
+		t.Error("a name with a slash was taken")
+	}
 }

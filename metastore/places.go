@@ -62,21 +62,36 @@ func (r *Run) Path(ctx context.Context, parent int64, name string) (id int64, er
 	return id, err
 }
 
-// NewPath makes the path of an entry that most likely has none yet, as what is
-// in a new directory. It is Path, faster then, and slower otherwise.
-func (r *Run) NewPath(ctx context.Context, parent int64, name string) (id int64, err error) {
-	if err := checkEntry(parent, name); err != nil {
-		return 0, err
+// NewPaths makes the paths of entries of one directory that most likely have
+// none yet, as those of a new directory. It is Path, many at a time.
+func (r *Run) NewPaths(ctx context.Context, parent int64, names []string) (ids []int64, err error) {
+	for _, name := range names {
+		if err := checkEntry(parent, name); err != nil {
+			return nil, err
+		}
 	}
-	err = r.add(ctx, "make a path", func(x *Index) error {
-		id = next(&x.last.paths)
-		_, n, err := x.exec("INSERT INTO paths VALUES (?, ?, ?) ON CONFLICT DO NOTHING", id, parent, []byte(name))
-		if err == nil && n == 0 {
-			_, err = x.row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(name)}, &id)
+	if len(names) == 0 {
+		return nil, nil
+	}
+	ids = make([]int64, len(names))
+	err = r.add(ctx, "make paths", func(x *Index) error {
+		for i, name := range names {
+			ids[i] = next(&x.last.paths)
+			if err := x.add(&r.held.paths, ids[i], parent, []byte(name)); err != nil {
+				return err
+			}
+		}
+		if err := x.flush(&r.held.paths); err != nil {
+			return err
+		}
+		var made int64
+		_, err := x.row("SELECT count(*) FROM paths WHERE id BETWEEN ? AND ?", []any{ids[0], ids[len(ids)-1]}, &made)
+		for i := 0; err == nil && made < int64(len(ids)) && i < len(ids); i++ {
+			_, err = x.row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(names[i])}, &ids[i])
 		}
 		return err
 	})
-	return id, err
+	return ids, err
 }
 
 // checkEntry refuses names that no reader would accept.

@@ -3,6 +3,7 @@ package metastore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 )
@@ -20,6 +21,7 @@ type references struct {
 	moved bitset // chunks of the base that are read from another blob now
 
 	liveBlobs
+	pinned     bitset    // those that hold a chunk of a version that is open elsewhere
 	refs, pins []BlobRef // sorted by seq and hash
 	released   []int64   // the other live blobs
 }
@@ -37,8 +39,6 @@ type liveBlob struct {
 	id int64
 	BlobRef
 	current bool // encrypted to exactly the run's recipients
-	refers  bool // the snapshot has a chunk in it
-	pinned  bool // a version that is open elsewhere has
 }
 
 // better reports whether a chunk should rather be read from b than from o,
@@ -54,54 +54,36 @@ func (b *liveBlob) better(o *liveBlob) bool {
 }
 
 // collect finds out what the snapshot consists of, once for all who ask until
-// something is recorded. It reads five tables from one end to the other, which
+// something is recorded. It reads three tables from one end to the other, which
 // is faster than any join when most rows are wanted.
-func (r *Run) collect(ctx context.Context) (*references, error) {
+func (r *Run) collect(ctx context.Context) (_ *references, err error) {
 	if r.references != nil && r.references.changes == r.changes {
 		return r.references, nil
 	}
-	f := &references{changes: r.changes}
-	var err error
+	c := &collection{references: &references{changes: r.changes}, run: r}
+	f := c.references
 	if f.base, err = r.base(); err != nil {
 		return nil, err
 	}
-	open, err := r.collectFiles(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.knownVolumes(ctx, f); err != nil {
-		return nil, err
-	}
-	var openChunks bitset
-	err = r.x.each(ctx, "SELECT content, coalesce(chunk, 0) FROM file_chunks", nil, func(scan func(...any) error) error {
-		var content, chunk int64
-		if err := scan(&content, &chunk); err != nil {
-			return err
-		}
-		if f.contents.has(content) {
-			f.totals.FileChunks++
-			if chunk != 0 {
-				f.chunks.add(chunk)
-			}
-		}
-		if chunk != 0 && open.has(content) {
-			openChunks.add(chunk)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := r.collectGaps(ctx, f); err != nil {
 		return nil, err
 	}
 	if f.liveBlobs, err = r.liveBlobs(ctx); err != nil {
 		return nil, err
 	}
-	located, err := r.collectBlobs(ctx, f, openChunks)
-	if err != nil {
+	if err := r.commit(); err != nil { // readers see what is committed
 		return nil, err
 	}
-	for i, word := range f.chunks {
-		f.lost = f.lost || i >= len(located) && word != 0 || i < len(located) && word&^located[i] != 0
+	if c.readers, err = openReaders(r.x.path); err != nil {
+		return nil, err
 	}
+	if err := errors.Join(c.collect(ctx), c.readers.close()); err != nil {
+		return nil, err
+	}
+	if err := r.knownVolumes(ctx, f); err != nil {
+		return nil, err
+	}
+	f.lost = f.chunks.missing(c.located) > 0
 	f.sortBlobs(r.seq)
 	f.totals.Volumes, f.totals.Paths, f.totals.Files = f.volumes.count(), f.paths.count(), f.files.count()
 	f.totals.Contents, f.totals.Chunks, f.totals.Blobs = f.contents.count(), f.chunks.count(), f.blobs.count()
@@ -109,51 +91,30 @@ func (r *Run) collect(ctx context.Context) (*references, error) {
 	return f, nil
 }
 
-// collectFiles finds what the snapshot shows, and the contents of all other
-// open versions: of other sets, and below gaps.
-func (r *Run) collectFiles(ctx context.Context, f *references) (open bitset, err error) {
-	if r.gaps > 0 {
-		for _, q := range []struct {
-			set   *bitset
-			query string
-		}{
-			{&f.gaps, "SELECT path FROM gaps WHERE run = ?"},
-			{&f.hidden, `WITH RECURSIVE t (id) AS (SELECT p.id FROM gaps g JOIN paths p ON p.parent = g.path WHERE g.run = ?
-				UNION SELECT p.id FROM t JOIN paths p ON p.parent = t.id) SELECT id FROM t`},
-		} {
-			err := r.x.each(ctx, q.query, []any{r.seq}, func(scan func(...any) error) error {
-				var path int64
-				err := scan(&path)
-				q.set.add(path)
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
+// collectGaps finds the places that the run could not look at.
+func (r *Run) collectGaps(ctx context.Context, f *references) error {
+	if r.gaps == 0 {
+		return nil
 	}
-	return open, r.x.each(ctx, `SELECT id, set_id = ?1 OR gap, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
-		WHERE end_run IS NULL OR gap AND first_run = ?2`, []any{r.set, r.seq}, func(scan func(...any) error) error {
-		var ours, gap bool
-		var id, path, volume, content, size, xattrs int64
-		if err := scan(&id, &ours, &path, &gap, &volume, &content, &size, &xattrs); err != nil {
+	for _, q := range []struct {
+		set   *bitset
+		query string
+	}{
+		{&f.gaps, "SELECT path FROM gaps WHERE run = ?"},
+		{&f.hidden, `WITH RECURSIVE t (id) AS (SELECT p.id FROM gaps g JOIN paths p ON p.parent = g.path WHERE g.run = ?
+			UNION SELECT p.id FROM t JOIN paths p ON p.parent = t.id) SELECT id FROM t`},
+	} {
+		err := r.x.each(ctx, q.query, []any{r.seq}, func(scan func(...any) error) error {
+			var path int64
+			err := scan(&path)
+			q.set.add(path)
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		switch {
-		case ours && f.shows(path, gap):
-			f.files.add(id)
-			f.paths.add(path)
-			f.volumes.add(volume)
-			f.totals.Xattrs += xattrs
-			if content != 0 {
-				f.contents.add(content)
-				f.totals.Bytes = addBytes(f.totals.Bytes, size)
-			}
-		case content != 0:
-			open.add(content)
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // knownVolumes leaves out what stands for no volume: entries of which nothing
@@ -185,77 +146,13 @@ func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
 		})
 }
 
-// collectBlobs chooses for every chunk the blob to read it from, and returns
-// the chunks for which there is one that the run's recipients can read.
-func (r *Run) collectBlobs(ctx context.Context, f *references, openChunks bitset) (located bitset, err error) {
-	var at int64
-	var best, before *liveBlob
-	choose := func() {
-		if f.base != nil && before != best && f.base.chunks.has(at) && f.chunks.has(at) {
-			f.moved.add(at)
-		}
-		if best == nil {
-			return
-		}
-		if best.current {
-			located.add(at)
-		}
-		if f.chunks.has(at) {
-			f.totals.BlobChunks++
-			best.refers = true
-		}
-		best.pinned = best.pinned || openChunks.has(at)
-	}
-	// Blobs that are not counted on any more, but were when the base was made.
-	ended := map[int64]bool{}
-	if f.base != nil {
-		err := r.x.each(ctx, "SELECT id, recipients = ? FROM blobs WHERE end_run > ?", []any{r.recipients[:], f.base.Run}, func(scan func(...any) error) error {
-			var id int64
-			var current bool
-			err := scan(&id, &current)
-			ended[id] = current
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	err = r.x.each(ctx, "SELECT chunk, blob FROM blob_chunks ORDER BY chunk", nil, func(scan func(...any) error) error {
-		var chunk, blob int64
-		if err := scan(&chunk, &blob); err != nil {
-			return err
-		}
-		if chunk != at {
-			choose()
-			at, best, before = chunk, nil, nil
-		}
-		b := f.liveBlobs[blob]
-		if b.better(best) {
-			best = b
-		}
-		// A base is encrypted as this run is, so it chose by the same rule.
-		if f.base != nil && f.base.live.has(blob) {
-			if b == nil {
-				b = &liveBlob{id: blob, current: ended[blob]}
-			}
-			if b.better(before) {
-				before = b
-			}
-		}
-		return nil
-	})
-	choose()
-	return located, err
-}
-
 func (f *references) sortBlobs(seq int64) {
 	for _, b := range f.liveBlobs {
 		f.live.add(b.id)
 		switch {
-		case b.refers:
-			f.blobs.add(b.id)
+		case f.blobs.has(b.id):
 			f.refs = append(f.refs, b.BlobRef)
-		case b.pinned || b.Seq == seq:
+		case f.pinned.has(b.id) || b.Seq == seq:
 			f.pins = append(f.pins, b.BlobRef)
 		default:
 			f.released = append(f.released, b.id)

@@ -37,6 +37,8 @@ type Run struct {
 	lastID     int64 // the content that was asked for last, most likely recorded next,
 	lastSize   int64 // and its bytes
 	fresh      freshChunks
+	known      filter // nil until it is worth it
+	vain       int64  // lookups of chunks that were not there, while known is nil
 	held       *bulks
 }
 

@@ -171,7 +171,7 @@ func handle(dirfd int, e backup.Entry) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open: %w", err)
 	}
-	if _, err := same(fd, e); err != nil {
+	if _, _, err := same(fd, e); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
@@ -180,15 +180,12 @@ func handle(dirfd int, e backup.Entry) (int, error) {
 
 // same checks that fd is the inode that e describes, and returns what it is
 // like now.
-func same(fd int, e backup.Entry) (metastore.Stat, error) {
-	now, err := examine(fd, "")
-	if err != nil {
-		return now.Stat, err
+func same(fd int, e backup.Entry) (st metastore.Stat, space int64, err error) {
+	now, space, err := examineSpace(fd, "")
+	if err == nil && (now.Type != e.Type || now.Inode != e.Inode || now.Dev != e.Dev) {
+		err = fmt.Errorf("open: %w", backup.ErrSwapped)
 	}
-	if now.Type != e.Type || now.Inode != e.Inode || now.Dev != e.Dev {
-		return now.Stat, fmt.Errorf("open: %w", backup.ErrSwapped)
-	}
-	return now.Stat, nil
+	return now.Stat, space, err
 }
 
 // listBuffer is room for some 2,000 names a system call.

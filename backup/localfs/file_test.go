@@ -85,6 +85,37 @@ func TestHolesAreFound(t *testing.T) {
 	}
 }
 
+// Small files are not asked for holes unless they may have some.
+func TestHolesOfSmallFilesAreFound(t *testing.T) {
+	const page = 4096
+	dir := tempDir(t)
+	must(t, os.WriteFile(dir+"/dense", bytes.Repeat([]byte("x"), 3*page+5), 0o600))
+	hole, err := os.Create(dir + "/hole")
+	must(t, err)
+	_, err = hole.WriteAt(bytes.Repeat([]byte("x"), page), 2*page)
+	must(t, errors.Join(err, hole.Close()))
+	must(t, os.WriteFile(dir+"/nothing", nil, 0o600))
+	must(t, os.Truncate(dir+"/nothing", 100))
+	want := map[string][]span{"dense": {{0, 3*page + 5}}, "hole": {{2 * page, 3 * page}}, "nothing": nil}
+	got := map[string][]span{}
+	for name := range want {
+		got[name] = dataOf(t, openOne(t, dir, name))
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("data (-want +got):\n%s", d)
+	}
+
+	// One that loses its content while it is open is asked after all.
+	f := openOne(t, dir, "dense")
+	must(t, os.Truncate(dir+"/dense", 0))
+	must(t, os.Truncate(dir+"/dense", 2*page))
+	_, err = f.Stat()
+	must(t, err)
+	if d := cmp.Diff([]span(nil), dataOf(t, f)); d != "" {
+		t.Errorf("data of the emptied file (-want +got):\n%s", d)
+	}
+}
+
 func TestFileSystemsWithoutHoles(t *testing.T) {
 	const size = 100
 	refuse := func(err error) func(int64, int) (int64, error) {

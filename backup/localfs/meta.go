@@ -73,7 +73,7 @@ func (d *dir) inode(ctx context.Context, e backup.Entry) (fd int, done func(), e
 		if fd, err = d.use(); err != nil {
 			return -1, nil, err
 		}
-		if _, err := same(fd, e); err != nil {
+		if _, _, err := same(fd, e); err != nil {
 			d.done()
 			return -1, nil, err
 		}

@@ -1,0 +1,180 @@
+package metastore
+
+import "context"
+
+// collection collects references from the large tables.
+type collection struct {
+	*references
+	run     *Run
+	readers readers
+
+	open       bitset // contents of the other open versions: of other sets, and below gaps
+	openChunks bitset // and their chunks
+	located    bitset // chunks for which there is a blob that the run's recipients can read
+	ended      map[int64]bool
+}
+
+// found is what one reader has found.
+type found struct {
+	dumpedRows
+	open, openChunks, located, moved, pinned bitset
+	totals                                   Totals
+}
+
+func (c *collection) collect(ctx context.Context) error {
+	if err := c.endedBlobs(ctx); err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		last int64
+		read func(ctx context.Context, f *found, s *snapshotReader, k keys) error
+	}{
+		{c.run.x.last.files, c.files},
+		{c.run.x.last.contents, c.fileChunks},
+		{c.run.x.last.chunks, c.blobChunks},
+	} {
+		all := make([]found, len(c.readers))
+		err := c.readers.sweep(ctx, step.last, func(ctx context.Context, n int, s *snapshotReader, k keys) error {
+			return step.read(ctx, &all[n], s, k)
+		})
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			c.merge(&all[i])
+		}
+	}
+	return nil
+}
+
+func (c *collection) merge(f *found) {
+	for i, set := range c.dumpedRows.sets() {
+		set.merge(*f.sets()[i])
+	}
+	c.open.merge(f.open)
+	c.openChunks.merge(f.openChunks)
+	c.located.merge(f.located)
+	c.moved.merge(f.moved)
+	c.pinned.merge(f.pinned)
+	c.totals.Xattrs += f.totals.Xattrs
+	c.totals.Bytes = addBytes(c.totals.Bytes, f.totals.Bytes)
+	c.totals.FileChunks += f.totals.FileChunks
+	c.totals.BlobChunks += f.totals.BlobChunks
+}
+
+// files finds what the snapshot shows, and the contents of all other open
+// versions.
+func (c *collection) files(ctx context.Context, f *found, s *snapshotReader, k keys) error {
+	return s.each(ctx, `SELECT id, set_id = ?3 OR gap, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
+		WHERE id > ?1 AND id <= ?2 AND (end_run IS NULL OR gap AND first_run = ?4)`,
+		[]any{k.after, k.upTo, c.run.set, c.run.seq}, func(scan func(...any) error) error {
+			var ours, gap bool
+			var id, path, volume, content, size, xattrs int64
+			if err := scan(&id, &ours, &path, &gap, &volume, &content, &size, &xattrs); err != nil {
+				return err
+			}
+			switch {
+			case ours && c.shows(path, gap):
+				f.files.add(id)
+				f.paths.add(path)
+				f.volumes.add(volume)
+				f.totals.Xattrs += xattrs
+				if content != 0 {
+					f.contents.add(content)
+					f.totals.Bytes = addBytes(f.totals.Bytes, size)
+				}
+			case content != 0:
+				f.open.add(content)
+			}
+			return nil
+		})
+}
+
+// fileChunks finds the chunks of both.
+func (c *collection) fileChunks(ctx context.Context, f *found, s *snapshotReader, k keys) error {
+	return s.each(ctx, "SELECT content, coalesce(chunk, 0) FROM file_chunks WHERE content > ? AND content <= ?",
+		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+			var content, chunk int64
+			if err := scan(&content, &chunk); err != nil {
+				return err
+			}
+			if c.contents.has(content) {
+				f.totals.FileChunks++
+				if chunk != 0 {
+					f.chunks.add(chunk)
+				}
+			}
+			if chunk != 0 && c.open.has(content) {
+				f.openChunks.add(chunk)
+			}
+			return nil
+		})
+}
+
+// blobChunks chooses for every chunk the blob to read it from.
+func (c *collection) blobChunks(ctx context.Context, f *found, s *snapshotReader, k keys) error {
+	var at int64
+	var best, before *liveBlob
+	choose := func() {
+		if c.base != nil && before != best && c.base.chunks.has(at) && c.chunks.has(at) {
+			f.moved.add(at)
+		}
+		if best == nil {
+			return
+		}
+		if best.current {
+			f.located.add(at)
+		}
+		if c.chunks.has(at) {
+			f.totals.BlobChunks++
+			f.blobs.add(best.id)
+		}
+		if c.openChunks.has(at) {
+			f.pinned.add(best.id)
+		}
+	}
+	err := s.each(ctx, "SELECT chunk, blob FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
+		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+			var chunk, blob int64
+			if err := scan(&chunk, &blob); err != nil {
+				return err
+			}
+			if chunk != at {
+				choose()
+				at, best, before = chunk, nil, nil
+			}
+			b := c.liveBlobs[blob]
+			if b.better(best) {
+				best = b
+			}
+			// A base is encrypted as this run is, so it chose by the same rule.
+			if c.base != nil && c.base.live.has(blob) {
+				if b == nil {
+					b = &liveBlob{id: blob, current: c.ended[blob]}
+				}
+				if b.better(before) {
+					before = b
+				}
+			}
+			return nil
+		})
+	choose()
+	return err
+}
+
+// endedBlobs finds the blobs that are not counted on any more, but were when
+// the base was made, and whether the run's recipients could read them.
+func (c *collection) endedBlobs(ctx context.Context) error {
+	c.ended = map[int64]bool{}
+	if c.base == nil {
+		return nil
+	}
+	return c.readers[0].each(ctx, "SELECT id, recipients = ? FROM blobs WHERE end_run > ?", []any{c.run.recipients[:], c.base.Run},
+		func(scan func(...any) error) error {
+			var id int64
+			var current bool
+			err := scan(&id, &current)
+			c.ended[id] = current
+			return err
+		})
+}
