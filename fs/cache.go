@@ -23,16 +23,21 @@ type frameCache struct {
 	used   int64 // bytes of frames held and of fetches in flight
 	order  list.List
 	frames map[frameKey]*list.Element
+	wasted int64 // bytes of the store that were fetched ahead and never asked for
 }
 
 type cachedFrame struct {
-	key  frameKey
-	data []byte // never changed once it is in the cache
+	key   frameKey
+	data  []byte // never changed once it is in the cache
+	ahead int64  // bytes of the store, while nobody has asked for it
 }
 
 func newFrameCache(limit int64) *frameCache {
 	return &frameCache{limit: limit, frames: make(map[frameKey]*list.Element)}
 }
+
+// has reports whether a frame is there, and does not mark it as used.
+func (c *frameCache) has(k frameKey) bool { return c.frames[k] != nil }
 
 // get returns a frame and marks it as used.
 func (c *frameCache) get(k frameKey) ([]byte, bool) {
@@ -41,15 +46,18 @@ func (c *frameCache) get(k frameKey) ([]byte, bool) {
 		return nil, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*cachedFrame).data, true
+	f := e.Value.(*cachedFrame)
+	f.ahead = 0
+	return f.data, true
 }
 
 // put keeps a frame. One that is bigger than the whole cache goes at once.
-func (c *frameCache) put(k frameKey, data []byte) {
+// ahead is how many bytes of the store it took if nobody has asked for it.
+func (c *frameCache) put(k frameKey, data []byte, ahead int64) {
 	if _, ok := c.frames[k]; ok {
 		return
 	}
-	c.frames[k] = c.order.PushFront(&cachedFrame{k, data})
+	c.frames[k] = c.order.PushFront(&cachedFrame{k, data, ahead})
 	c.grow(int64(len(data)))
 }
 
@@ -61,7 +69,9 @@ func (c *frameCache) drop(k frameKey) {
 	}
 	c.order.Remove(e)
 	delete(c.frames, k)
-	c.used -= int64(len(e.Value.(*cachedFrame).data))
+	f := e.Value.(*cachedFrame)
+	c.used -= int64(len(f.data))
+	c.wasted += f.ahead
 }
 
 // grow counts n bytes more (or less) and makes room for them.

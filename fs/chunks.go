@@ -56,13 +56,15 @@ type Chunks struct {
 	flights map[frameKey]*flight
 	failed  failures
 	readers *readerCache
+	stats   Stats // but for Wasted
 }
 
 // flight is one frame on its way. data and err are set before done is closed.
 type flight struct {
-	done chan struct{}
-	data []byte
-	err  error
+	done   chan struct{}
+	data   []byte
+	err    error
+	wanted bool // somebody waits for it; else it was begun ahead
 }
 
 // frame says where a frame lies.
@@ -171,16 +173,60 @@ func (c *Chunks) start(want []frame, out [][]byte) ([]*flight, error) {
 				fetch = make(map[remote.Hash][]frame)
 			}
 			fetch[w.key.blob] = append(fetch[w.key.blob], w)
+			c.stats.Demanded += w.length
 		}
+		f.wanted = true
 		waits[i] = f
 	}
+	c.takeOff(fetch)
+	return waits, nil
+}
+
+// takeOff begins one fetch a blob.
+func (c *Chunks) takeOff(fetch map[remote.Hash][]frame) {
 	for _, group := range fetch {
 		r := c.readers.get(group[0].key.blob, func() *blob.Reader {
 			return blob.NewReader(c.store, group[0].ref, c.identities)
 		})
 		c.fetches.Go(func() error { c.fetch(r, group); return nil })
 	}
-	return waits, nil
+}
+
+// prefetch begins to fetch what is neither there nor on its way, for whoever
+// may ask for it soon. It reports whether that was possible.
+func (c *Chunks) prefetch(want []frame) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	fetch := make(map[remote.Hash][]frame)
+	for _, w := range want {
+		if c.cache.has(w.key) || c.flights[w.key] != nil || c.failed.get(failedKey{w.key, -1}) != nil {
+			continue
+		}
+		c.flights[w.key] = &flight{done: make(chan struct{})}
+		fetch[w.key.blob] = append(fetch[w.key.blob], w)
+		c.stats.Ahead += w.length
+	}
+	c.takeOff(fetch)
+	return true
+}
+
+// Stats is what reading has cost so far, in bytes of the store.
+type Stats struct {
+	Demanded int64 // fetched because somebody waited for it
+	Ahead    int64 // fetched before anybody asked for it
+	Wasted   int64 // of Ahead: dropped again, and nobody had asked
+}
+
+// Stats returns what reading has cost so far.
+func (c *Chunks) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Wasted = c.cache.wasted
+	return s
 }
 
 // fetch gets the frames of one blob and tells their waiters.
@@ -279,12 +325,18 @@ func (c *Chunks) land(group []frame, data [][]byte, err error) {
 	for i, g := range group {
 		f := c.flights[g.key]
 		delete(c.flights, g.key)
-		if err != nil {
-			f.err = err
-			c.failed.remember(failedKey{g.key, -1}, err)
-		} else {
+		switch {
+		case err == nil && f.wanted:
 			f.data = data[i]
-			c.cache.put(g.key, data[i])
+			c.cache.put(g.key, data[i], 0)
+		case err == nil:
+			f.data = data[i]
+			c.cache.put(g.key, data[i], g.length)
+		default:
+			f.err = err
+			if f.wanted { // else whoever asks shall try for himself
+				c.failed.remember(failedKey{g.key, -1}, err)
+			}
 		}
 		close(f.done)
 	}

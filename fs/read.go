@@ -35,6 +35,7 @@ func (t *Tree) ReadAt(ctx context.Context, n metastore.Node, p []byte, off int64
 	if atEnd {
 		p = p[:n.Size-off]
 	}
+	t.ahead.saw(&n, off, int64(len(p)))
 	done := 0
 	for done < len(p) {
 		end := min(done+readWindow, len(p))

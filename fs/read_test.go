@@ -279,7 +279,7 @@ func TestDamageInABlobFailsOnlyWhatItHit(t *testing.T) {
 	damaged := damage{w.Store, key, x[0].Blob.Header + 16 + x[0].FrameOffset + 100_000}
 	chunks := NewChunks(damaged, []age.Identity{w.Identity}, ChunkOptions{Now: w.clock.Now})
 	defer chunks.Close()
-	view := &Tree{view: w.tree.view, chunks: chunks, writer: "ann"}
+	view := NewTree(w.tree.view, chunks)
 	for _, path := range []string{"all", "a", "b", "c"} {
 		n := w.node(t, path)
 		p := make([]byte, n.Size)

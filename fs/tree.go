@@ -54,6 +54,7 @@ var (
 type Tree struct {
 	view    *metastore.View
 	chunks  *Chunks
+	ahead   *ahead
 	writer  string
 	release func() error
 }
@@ -61,7 +62,10 @@ type Tree struct {
 // NewTree shows a view whose content chunks fetches. Closing the Tree closes
 // the view and leaves chunks alone.
 func NewTree(v *metastore.View, c *Chunks) *Tree {
-	return &Tree{view: v, chunks: c, writer: v.Snapshot().Writer, release: v.Close}
+	t := &Tree{view: v, chunks: c, writer: v.Snapshot().Writer}
+	t.ahead = newAhead(t)
+	t.release = func() error { t.ahead.close(); return v.Close() }
+	return t
 }
 
 // Close gives the tree back. It must not be used afterwards.
@@ -120,6 +124,12 @@ func (t *Tree) ReadDir(ctx context.Context, dir, cookie uint64, n int) ([]metast
 		}
 	}
 	return nodes, err
+}
+
+// After returns the entries behind a Node's Cookie in the order in which whoever
+// copies the whole tree comes to them, up to n; none and no error is the end.
+func (t *Tree) After(ctx context.Context, cookie uint64, n int) ([]metastore.Node, error) {
+	return t.view.After(ctx, cookie, n)
 }
 
 func (t *Tree) listable(ctx context.Context, dir uint64) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -41,11 +42,13 @@ type View struct {
 	xattrs   bool
 
 	// One page by slot, a directory's first page, the page for a name in it.
-	node, list, find         *sql.Stmt
-	attributes, pieces, blob *sql.Stmt
+	node, list, find *sql.Stmt
+	attributes, blob *sql.Stmt
+	pieces, series   *sql.Stmt // of a part of a content, of some contents
 
 	recent recentPages
 	blobs  knownBlobs
+	listed listedPiecesOf
 }
 
 // OpenView opens a view. A file that BuildView did not complete, of another
@@ -167,9 +170,8 @@ func (v *View) load(ctx context.Context) error {
 		{&v.list, "SELECT first, dir, data FROM pages WHERE dir = ? ORDER BY low LIMIT 1"},
 		{&v.find, "SELECT first, dir, data FROM pages WHERE dir = ? AND low <= ? ORDER BY low DESC LIMIT 1"},
 		{&v.attributes, "SELECT name, value FROM xattrs WHERE file = ? ORDER BY name"},
-		{&v.pieces, `SELECT f.offset, f.length, f.chunk, c.hash, c.size, l.blob, l.frame_offset, l.frame_length, l.offset
-			FROM file_chunks f LEFT JOIN chunks c ON c.id = f.chunk LEFT JOIN blob_chunks l ON l.chunk = f.chunk
-			WHERE f.content = ?1 AND f.offset < ?3 AND f.offset >=
+		{&v.series, pieceQuery + "WHERE f.content >= ? AND f.content < ? ORDER BY f.content, f.offset LIMIT " + strconv.Itoa(listedPieces)},
+		{&v.pieces, pieceQuery + `WHERE f.content = ?1 AND f.offset < ?3 AND f.offset >=
 				(SELECT max(offset) FROM file_chunks WHERE content = ?1 AND offset <= ?2)
 			ORDER BY f.offset`},
 		{&v.blob, "SELECT hash, seq, size, header FROM blobs WHERE id = ?"},

@@ -147,6 +147,25 @@ func (v *View) ReadDir(ctx context.Context, dir, cookie uint64, n int) ([]Node, 
 	return nodes, nil
 }
 
+// After returns the entries behind a slot, which a Node's Cookie is, up to n of
+// them and whatever directories they are in: everything in the order in which
+// whoever copies the whole tree comes to it. No entries and no error mean that
+// there are none; it may return fewer than n before that.
+func (v *View) After(ctx context.Context, slot uint64, n int) ([]Node, error) {
+	p, found, err := v.pageOf(ctx, slot+1)
+	if err != nil || !found {
+		return nil, v.fail(fmt.Sprintf("read behind entry %d", slot), err)
+	}
+	start := int(slot + 1 - p.first)
+	nodes := make([]Node, max(0, min(n, p.count-start)))
+	for i := range nodes {
+		if err := p.node(start+i, &nodes[i]); err != nil {
+			return nil, v.fail(fmt.Sprintf("read behind entry %d", slot), err)
+		}
+	}
+	return nodes, nil
+}
+
 // Xattrs returns the extended attributes of an entry, sorted by name.
 func (v *View) Xattrs(ctx context.Context, ino uint64) ([]Xattr, error) {
 	n, err := v.Node(ctx, ino)
@@ -165,51 +184,6 @@ func (v *View) Xattrs(ctx context.Context, ino uint64) ([]Xattr, error) {
 		return err
 	})
 	return xattrs, v.fail(fmt.Sprintf("read the extended attributes of %q", n.Name), err)
-}
-
-// Extents returns the pieces of a file's content that have bytes in
-// [off, off+length), whole and in order. There are none past the end of the
-// file, nor for an entry without content.
-func (v *View) Extents(ctx context.Context, n Node, off, length int64) ([]Extent, error) {
-	if n.Content == 0 || length <= 0 || off < 0 || off >= n.Size {
-		return nil, ctx.Err()
-	}
-	end := n.Size
-	if length < n.Size-off {
-		end = off + length
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	rows, err := v.pieces.Query(n.Content, off, end)
-	if err != nil {
-		return nil, v.fail(fmt.Sprintf("read the content list of %q", n.Name), err)
-	}
-	var extents []Extent
-	var blobs []int64 // looked up once the rows are closed: they hold a connection
-	err = eachRow(ctx, rows, func(scan func(...any) error) error {
-		var x Extent
-		var hash sql.RawBytes
-		var chunk, size, blob, offset, length, start sql.NullInt64
-		if err := scan(&x.Offset, &x.Length, &chunk, &hash, &size, &blob, &offset, &length, &start); err != nil {
-			return err
-		}
-		x.Hole, x.ChunkSize = !chunk.Valid, size.Int64
-		x.Lost = !x.Hole && !blob.Valid
-		copy(x.Chunk[:], hash)
-		x.FrameOffset, x.FrameLength, x.FrameStart = offset.Int64, length.Int64, start.Int64
-		extents, blobs = append(extents, x), append(blobs, blob.Int64)
-		return nil
-	})
-	for i, id := range blobs {
-		if err == nil && id != 0 {
-			extents[i].Blob, err = v.blobInfo(id)
-		}
-	}
-	if err != nil {
-		return nil, v.fail(fmt.Sprintf("read the content list of %q", n.Name), err)
-	}
-	return extents, nil
 }
 
 // blobInfo looks a blob up, which for most files is the last file's again.

@@ -325,6 +325,44 @@ func TestExtentsAreThoseThatARangeTouches(t *testing.T) {
 	}
 }
 
+// Files asked for one after the other are answered from a series that was read
+// at once, up to a bound that a file full of holes exceeds alone.
+func TestExtentsAreTheSameInWhateverOrderTheyAreAskedFor(t *testing.T) {
+	var tree metatest.Tree
+	want := map[string][]metastore.Extent{}
+	for i := range 300 {
+		pieces := 1 + i%5
+		if i == 100 {
+			pieces = 2000
+		}
+		var extents []metastore.Extent
+		for k := range pieces {
+			extents = append(extents, metastore.Extent{Offset: int64(10 * k), Length: 10, Hole: true})
+		}
+		path := fmt.Sprintf("/%04d", i)
+		want[path[1:]] = extents
+		tree.Entries = append(tree.Entries, metatest.File(path, extents...))
+	}
+	v := metatest.View(t, tree)
+	rapid.Check(t, func(r *rapid.T) {
+		at := 0
+		for range rapid.IntRange(1, 100).Draw(r, "reads") {
+			at = (at + rapid.SampledFrom([]int{1, 1, 1, 1, 2, 8, 9, 250}).Draw(r, "step")) % 300
+			name := fmt.Sprintf("%04d", at)
+			n, err := v.Lookup(t.Context(), 1, name)
+			if err != nil {
+				r.Fatal(err)
+			}
+			from := rapid.IntRange(0, len(want[name])-1).Draw(r, "from")
+			to := rapid.IntRange(from+1, len(want[name])).Draw(r, "to")
+			got, err := v.Extents(t.Context(), n, int64(10*from), int64(10*(to-from)))
+			if diff := cmp.Diff(want[name][from:to], got, asData); diff != "" || err != nil {
+				r.Fatalf("%q: %s %v", name, diff, err)
+			}
+		}
+	})
+}
+
 func TestWhatIsNotThereIsSaidSo(t *testing.T) {
 	v := metatest.View(t, metatest.Tree{Entries: []metatest.Entry{metatest.File("/f"), metatest.Dir("/empty")}})
 	empty, err := v.Lookup(t.Context(), 1, "empty")

@@ -89,6 +89,7 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out listin
 	cookie := uint64(0)
 	if in.Offset > dots {
 		cookie = in.Offset - dots
+		f.pusher.knows(in.NodeId, base, cookie)
 	}
 	batch := out.fits(int(in.Size))
 	nodes, err := t.ReadDir(context.Background(), in.NodeId&inodeMask, cookie, batch)

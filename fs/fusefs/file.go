@@ -34,6 +34,7 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 		return nil, f.status(err)
 	}
 	defer done()
+	defer f.pusher.begins(in.NodeId, in.NodeId&^inodeMask, &n, int64(in.Offset))()
 	got, err := t.ReadAt(r, n, buf, int64(in.Offset))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, f.status(err)

@@ -51,7 +51,8 @@ const (
 	loadTimeout = 10 * time.Minute
 
 	blockSize = 4096    // bytes; what statfs counts in
-	ioSize    = 1 << 20 // bytes; st_blksize, the largest READ and the read-ahead
+	ioSize    = 1 << 20 // bytes; st_blksize of large files, the largest READ and the read-ahead
+	smallIO   = 128 << 10
 )
 
 // fileSystem implements fuse.RawFileSystem. What it does not define here or in
@@ -65,6 +66,7 @@ type fileSystem struct {
 	warn    func(error)
 	owner   fuse.Owner // of the folders above the snapshots
 	xattrs  bool       // whether any entry may have extended attributes
+	pusher  *pusher    // set once the mount is there
 }
 
 // String names the file system in go-fuse's messages.

@@ -107,10 +107,13 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 		raw = o.wrap(raw)
 	}
 	m := &Mount{dir: dir, fs: f}
+	f.pusher = newPusher(f, func(ino uint64, data []byte) fuse.Status { return m.server.InodeNotifyStoreCache(ino, 0, data) })
 	if m.server, err = fuse.NewServer(raw, dir, mountOptions(o)); err != nil {
 		return nil, thisMachine().refused(dir, o, err)
 	}
-	m.work.Go(func() error { m.server.Serve(); return nil })
+	pushing, stop := context.WithCancel(context.Background())
+	m.work.Go(func() error { defer stop(); m.server.Serve(); return nil })
+	m.work.Go(func() error { f.pusher.run(pushing); return nil })
 	if err := m.server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount on %q: %w", dir, err), m.Unmount())
 	}
