@@ -23,12 +23,13 @@ const (
 	// groupPacked is how many bytes of the store are fetched at once. Nothing
 	// of a group can be used before all of it is there.
 	groupPacked = 3 << 20
-	// near is how many entries may be left out between two files of a run, and
-	// far by how many a second reader may be behind the first.
-	near, far = 64, 4096
-	// sequel is within how many bytes behind the last read of a file the next
-	// one has to begin: the kernel's own reading ahead comes out of order.
-	sequel = 4 << 20
+	// What makes a run has to follow closely: closeEntries of which only the last
+	// is read, or closeBytes that are left out. In a run there may be more
+	// between two files, and the kernel's own reading ahead comes out of order.
+	closeEntries, nearEntries = 8, 64
+	closeBytes, nearBytes     = 128 << 10, 4 << 20
+	// farEntries is how many entries a second reader may be behind the first.
+	farEntries = 4096
 	// stale is when a run is over for whoever begins again behind its end.
 	stale = time.Second
 )
@@ -130,16 +131,29 @@ func (a *ahead) saw(n *metastore.Node, off, length int64) {
 // find returns the run that a read belongs to, in front of the others.
 func (a *ahead) find(at place, now time.Time) *run {
 	for i, r := range a.runs {
-		follows := at.slot > r.at.slot && at.slot-r.at.slot <= near ||
-			at.slot == r.at.slot && at.offset-r.at.offset <= sequel && r.at.offset-at.offset <= sequel ||
-			at.slot < r.at.slot && r.at.slot-at.slot <= far && r.hits > 0 && now.Sub(r.last) < stale
-		if follows {
+		if r.follows(at, now) {
 			copy(a.runs[1:i+1], a.runs[:i])
 			a.runs[0] = r
 			return r
 		}
 	}
 	return nil
+}
+
+// follows reports whether a read at a place belongs to the run.
+func (r *run) follows(at place, now time.Time) bool {
+	skipped := at.offset - r.at.offset
+	switch known := r.hits > 0; {
+	case at.slot > r.at.slot && known:
+		return at.slot-r.at.slot <= nearEntries
+	case at.slot > r.at.slot:
+		return at.slot-r.at.slot <= closeEntries
+	case at.slot == r.at.slot && known:
+		return -nearBytes <= skipped && skipped <= nearBytes
+	case at.slot == r.at.slot:
+		return 0 <= skipped && skipped <= closeBytes
+	}
+	return r.hits > 0 && r.at.slot-at.slot <= farEntries && now.Sub(r.last) < stale
 }
 
 // wants reports whether more should be fetched for a run: once less than half
