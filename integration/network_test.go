@@ -29,7 +29,9 @@ type counter struct {
 	hold   func(n int) // called before the n-th PUT of a blob is passed on; may be nil
 
 	mu       sync.Mutex
-	puts     int // of blobs, begun
+	gets     int   // of blobs, begun
+	bytes    int64 // that they brought
+	puts     int   // of blobs, begun
 	inFlight int
 	most     int              // in flight at once
 	stored   map[string]int64 // bytes by path of the blobs that the server confirmed
@@ -63,6 +65,10 @@ func isBlob(r *http.Request) bool {
 	return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/blobs/")
 }
 
+func readsBlob(r *http.Request) bool {
+	return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/")
+}
+
 func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if isBlob(r) {
 		c.mu.Lock()
@@ -84,6 +90,12 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *counter) answered(resp *http.Response) error {
+	if readsBlob(resp.Request) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.gets++
+		c.bytes += resp.ContentLength
+	}
 	if r := resp.Request; isBlob(r) && resp.StatusCode == http.StatusOK {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -105,10 +117,18 @@ func (c *counter) confirmed() (blobs int, total int64) {
 	return len(c.stored), total
 }
 
+// fetched is how many requests for parts of blobs were answered, and their bytes.
+func (c *counter) fetched() (gets int, total int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gets, c.bytes
+}
+
 // forget begins to count anew, and holds nothing.
 func (c *counter) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.gets, c.bytes = 0, 0
 	c.hold, c.puts, c.most, c.stored, c.again = nil, 0, 0, map[string]int64{}, nil
 }
 
