@@ -76,3 +76,29 @@ func run(t *testing.T, name string, args ...string) {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
 }
+
+// A large file comes as fast as the line lets it: what is read ahead is enough
+// to keep it full.
+func TestALargeFileFillsALongLine(t *testing.T) {
+	const size, rate = 200_000_000, 50_000_000
+	l := &link{delay: 20 * time.Millisecond}
+	c, store, env := overNetwork(t, l)
+	m := newMachine(t, store, env...)
+	src := filepath.Join(m.dir, "source")
+	must(t, os.MkdirAll(src, 0o700))
+	random(t, filepath.Join(src, "large"), size)
+	m.init(src)
+	id := m.backup()
+	dir := m.mount(id)
+	l.limit(rate)
+	c.forget()
+	began := time.Now()
+	run(t, "cmp", filepath.Join(dir, src, "large"), filepath.Join(src, "large"))
+	took := time.Since(began)
+	gets, bytes := c.fetched()
+	t.Logf("%v for %d bytes over a line of %d bytes a second: %.0f %% of it; %d requests for %d bytes",
+		took, size, rate, 100*float64(size)/rate/took.Seconds(), gets, bytes)
+	if bytes > size*11/10 {
+		t.Errorf("%d bytes were fetched", bytes)
+	}
+}

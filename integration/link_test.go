@@ -72,6 +72,13 @@ func (l *link) up() {
 	l.isDown = false
 }
 
+// limit changes how many bytes a second may pass.
+func (l *link) limit(rate int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rate = rate
+}
+
 // begin counts connections anew, so that the n-th one is the same each time.
 func (l *link) begin() {
 	l.mu.Lock()
@@ -207,11 +214,11 @@ func (l *link) copy(direction int, to, from net.Conn, left int64) (cut bool) {
 // passes returns when n bytes have gone through, in turn with all others.
 func (l *link) passes(direction, n int) time.Time {
 	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.rate == 0 {
 		return now
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.free[direction].Before(now) {
 		l.free[direction] = now
 	}
