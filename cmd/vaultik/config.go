@@ -29,6 +29,7 @@ type config struct {
 	IdentityCommand string             `toml:"identity_command"`
 	Compression     level              `toml:"compression"`
 	LimitUpload     byteRate           `toml:"limit_upload"`
+	CacheSize       byteCount          `toml:"cache_size"`
 	Sets            map[name]setConfig `toml:"sets"`
 
 	path  string   // where it was read from
@@ -105,7 +106,7 @@ func parseConfig(path string, text []byte) (*config, error) {
 
 // The keys that parseConfig knows, at the top and in a set.
 var (
-	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "sets"}
+	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "cache_size", "sets"}
 	setKeys = []string{"paths", "exclude", "exclude_file", "exclude_if_present", "exclude_larger_than", "exclude_caches", "one_file_system"}
 )
 

@@ -48,6 +48,12 @@ func TestConfigSaysEverything(t *testing.T) {
 	if c.LimitUpload != 5<<20 {
 		t.Errorf("limit_upload %d", c.LimitUpload)
 	}
+	if c.CacheSize != 0 {
+		t.Errorf("cache_size %d", c.CacheSize)
+	}
+	if c, err := parseConfig("vaultik.toml", []byte("cache_size = \"20GiB\"\n"+goodConfig)); err != nil || c.CacheSize != 20<<30 {
+		t.Errorf("with cache_size: %v, %v", c, err)
+	}
 	if d := cmp.Diff([]string{"home", "mail"}, c.setNames()); d != "" {
 		t.Errorf("sets:\n%s", d)
 	}

@@ -50,7 +50,7 @@ func TestStories(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exitsWith, "setvar": setvar, "mode": mode, "flip": flip, "machine": machine, "hold": hold, "unmount": unmount,
-			"buildage": buildAge,
+			"buildage": buildAge, "await": await,
 		},
 	})
 }
@@ -153,6 +153,23 @@ func unmount(ts *testscript.TestScript, _ bool, args []string) {
 		return
 	}
 	ts.Check(ts.Exec("fusermount3", "-u", dir))
+}
+
+// await PATTERN: a file of such a name is there, or will be before long.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await PATTERN")
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		found, err := filepath.Glob(ts.MkAbs(args[0]))
+		ts.Check(err)
+		if len(found) > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("there is no %s", args[0])
+		}
+	}
 }
 
 // buildage DIR: builds the age program of the release that vaultik uses, and

@@ -27,13 +27,15 @@ type reading struct {
 	seen  *remote.Seen // nil if it cannot be kept
 	temp  string       // folder to remove in the end; "" if there is none
 	wrong []error      // what is wrong with the store; it was told
+
+	cacheSize int64 // bytes of fetched contents to keep; 0: none
 }
 
 // readingFlags are the options of commands that need no identity.
 func readingFlags(more ...cli.Flag) []cli.Flag {
-	return append(more,
+	return append(append(more,
 		&cli.StringFlag{Name: "identity", Usage: "recovery kit or age identity `FILE`, \"-\" for standard input (VAULTIK_IDENTITY_FILE, VAULTIK_IDENTITY)"},
-		&cli.StringFlag{Name: "root", Usage: "public root `KEY` (default: the kit's or the config's)"})
+		&cli.StringFlag{Name: "root", Usage: "public root `KEY` (default: the kit's or the config's)"}), cacheFlags()...)
 }
 
 // open gets a reading command ready. Where an identity is not needed, none is
@@ -70,12 +72,16 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if err := findRoot(c, r); err != nil {
 		return nil, err
 	}
+	if err := r.chooseCache(c); err != nil {
+		return nil, err
+	}
 	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
 		return nil, err
 	}
 	if err := r.needCache(); err != nil {
 		return nil, errors.Join(err, r.store.Close())
 	}
+	r.store = a.cached(r)
 	if r.seen, err = openSeen(r.where.state); err != nil {
 		a.ui.warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
 	}
@@ -92,16 +98,6 @@ func openSeen(state string) (*remote.Seen, error) {
 		return nil, err
 	}
 	return seen, nil
-}
-
-// needCache makes a cache for this once where there is no place for a lasting
-// one: the machine on which somebody restores may have nothing set up.
-func (r *reading) needCache() (err error) {
-	if r.where.cache == "" {
-		r.temp, err = os.MkdirTemp("", "vaultik-")
-		r.where.cache = r.temp
-	}
-	return err
 }
 
 func (r *reading) Close() error {

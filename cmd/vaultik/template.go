@@ -40,6 +40,11 @@ recipients = [
 # The rate that all uploads of a run share, in bytes per second.
 #limit_upload = "5MiB/s"
 
+# How much of what was fetched, still encrypted, commands that read contents
+# keep in the cache folder. Without this 4GiB, and nothing of a store in a
+# folder.
+#cache_size = "20GiB"
+
 # "vaultik backup" backs up every set, "vaultik backup NAME" one of them.
 [sets.default]
 paths = [
