@@ -23,7 +23,8 @@ type app struct {
 	random         io.Reader
 	hostname       func() (string, error)
 
-	ui *ui // made from the options before a command runs
+	ui     *ui    // made from the options before a command runs
+	source string // of a mount, in the mount table; "" if mount(8) did not ask for it
 }
 
 func newApp() *app {
@@ -38,6 +39,18 @@ func newApp() *app {
 func (a *app) run(ctx context.Context, args []string) int {
 	a.ui = &ui{stdout: a.stdout, stderr: a.stderr}
 	c := a.cli()
+	switch h, err := helperCalled(args, c.Commands); {
+	case err != nil:
+		a.ui.fail(err, helperUsage)
+		return helperUsage
+	case h != nil:
+		return a.help(ctx, h)
+	}
+	return a.command(ctx, c, args)
+}
+
+// command is run for a command line of this program.
+func (a *app) command(ctx context.Context, c *cli.App, args []string) int {
 	args, err := askHelp(args, c.Commands)
 	var unknown error
 	if err == nil {

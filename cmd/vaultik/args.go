@@ -58,6 +58,13 @@ func arrange(args []string, global []cli.Flag, commands []*cli.Command) (out []s
 			unknown = unknownOption(name, strings.Join(slices.Concat([]string{"vaultik"}, path), " "), slices.Concat(flags, global))
 		}
 		*to = append(*to, arg)
+		if v, ok := optional(f); ok {
+			if !attached && len(rest) > 0 && v.takes(rest[0]) {
+				(*to)[len(*to)-1] += "=" + rest[0]
+				rest = rest[1:]
+			}
+			continue
+		}
 		if f != nil && !attached && takesValue(f) && len(rest) > 0 {
 			*to = append(*to, rest[0])
 			rest = rest[1:]
@@ -104,4 +111,16 @@ func find(flags []cli.Flag, name string) cli.Flag {
 func takesValue(f cli.Flag) bool {
 	d, ok := f.(cli.DocGenerationFlag)
 	return ok && d.TakesValue()
+}
+
+// optionalValue is the value of an option that may stand without one.
+type optionalValue interface{ takes(word string) bool }
+
+func optional(f cli.Flag) (optionalValue, bool) {
+	g, ok := f.(*cli.GenericFlag)
+	if !ok {
+		return nil, false
+	}
+	v, ok := g.Value.(optionalValue)
+	return v, ok
 }

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"time"
 
@@ -22,13 +20,20 @@ func (a *app) mountCommand() *cli.Command {
 		OnUsageError: usageError,
 		Description: "Without SNAPSHOT, DIR shows snapshots/ID/, sets/SET/TIME/ and latest links; with one,\n" +
 			"that snapshot's tree, which begins at /. Restore with cp -a or rsync -aHAX.\n" + snapshotNames + "\n\n" +
-			"Stays until it is interrupted or unmounted (fusermount3 -u DIR, umount DIR). In the background\n" +
-			"it writes what goes wrong to " + mountLogFile + " in the state folder (at most 1 MiB, and as much in\n" +
-			mountLogFile + ".old).",
+			"Stays until it is interrupted or unmounted (fusermount3 -u DIR, umount DIR); while it is in use, it\n" +
+			"waits, and if interrupted again, gives up. In the background it writes what goes wrong to\n" +
+			mountLogFile + " in the state folder (at most 1 MiB, and as much in " + mountLogFile + ".old). SIGHUP makes it\n" +
+			"look for new snapshots, unless it has a terminal.\n\n" +
+			"A mount that a crash left on DIR is replaced. In /etc/fstab the type is fuse.vaultik, the source a\n" +
+			"store's URL or vaultik, and these options are mount options as well, beside snapshot=, uid= and gid=.",
 		Flags: readingFlags(
 			&cli.BoolFlag{Name: "background", Usage: "return once the mount is ready, and stay in the background"},
 			&cli.BoolFlag{Name: "nonempty", Usage: "mount on a folder that is not empty, and hide what is in it as long"},
-			&cli.BoolFlag{Name: "allow-other", Usage: "let other users in, as far as the files' owners and modes do"}),
+			&cli.BoolFlag{Name: "allow-other", Usage: "let other users in, as far as the files' owners and modes do"},
+			&cli.GenericFlag{Name: "owner", Value: &ownerFlag{}, Usage: "show everything as yours, or with --owner=USER[:GROUP] as theirs; the owner may read it all, and files lose setuid and setgid"},
+			&cli.BoolFlag{Name: "noexec", Usage: "run no programs from the mount"},
+			&cli.DurationFlag{Name: "refresh", Value: time.Minute, Usage: "look for new snapshots so `OFTEN`; 0 is never"},
+			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "let programs wait so `LONG` for the store before they get an input/output error"}),
 		Action: func(c *cli.Context) error {
 			if err := words(c, 1, 2); err != nil {
 				return err
@@ -46,10 +51,15 @@ func (a *app) mount(c *cli.Context) (err error) {
 	if c.Args().Len() == 2 {
 		snapshot, dir = c.Args().Get(0), c.Args().Get(1)
 	}
+	o, err := a.mountOptions(c)
+	if err != nil {
+		return err
+	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
 	background := a.env(readyVariable) != ""
+	terminal := !background && hasTerminal() // asked before it may close
 	var callers []int
 	if background {
 		// Else what identity_command leaves behind could hold it open, and
@@ -88,14 +98,25 @@ func (a *app) mount(c *cli.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, catalog.Close()) }()
 
-	o := fusefs.Options{AllowOther: c.Bool("allow-other"), Warn: func(err error) { later.warn("%v", err) }}
+	o.Warn = func(err error) { later.warn("%v", err) }
+	attach := func(mount func() (*fusefs.Mount, error)) (*fusefs.Mount, error) {
+		// Until now, whoever copied from a dead mount met errors, not an empty
+		// folder.
+		if err := fusefs.RemoveDead(dir); err != nil {
+			return nil, err
+		}
+		if err := checkEmpty(dir); err != nil && !c.Bool("nonempty") {
+			return nil, err
+		}
+		return mount()
+	}
 	var m *fusefs.Mount
 	what, id := r.url.String(), ""
 	if snapshot == "" {
 		if err := r.id.check(catalog.Snapshots()...); err != nil {
 			return err
 		}
-		m, err = fusefs.MountCatalog(dir, catalog, o)
+		m, err = attach(func() (*fusefs.Mount, error) { return fusefs.MountCatalog(dir, catalog, o) })
 	} else {
 		var s fs.Snapshot
 		if s, err = catalog.Resolve(snapshot, r.own); err != nil {
@@ -111,7 +132,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, tree.Close()) }()
 		what, id = s.ID, s.ID
-		m, err = fusefs.MountTree(dir, tree, o)
+		m, err = attach(func() (*fusefs.Mount, error) { return fusefs.MountTree(dir, tree, o) })
 	}
 	if err != nil {
 		return err
@@ -123,62 +144,25 @@ func (a *app) mount(c *cli.Context) (err error) {
 		}
 		a.ui = later
 	}
-	return a.serve(c.Context, m)
+	if err := a.notifyReady(); err != nil {
+		a.ui.warn("%v", err)
+	}
+	return a.serve(c.Context, m, terminal)
 }
 
-// mounted says what is where.
-func (a *app) mounted(m *fusefs.Mount, what, snapshot, store string, log *mountLog) {
-	result := struct {
-		Type       string `json:"message_type"`
-		Snapshot   string `json:"snapshot,omitempty"` // none: the whole store
-		Store      string `json:"store"`
-		Mountpoint string `json:"mountpoint"`
-		Log        string `json:"log,omitempty"`
-	}{Type: "mounted", Snapshot: snapshot, Store: store, Mountpoint: m.Dir()}
-	a.ui.say("%s is mounted on %s", what, quote(m.Dir()))
+// mountOptions are those that say how the mount behaves.
+func (a *app) mountOptions(c *cli.Context) (fusefs.Options, error) {
+	o := fusefs.Options{
+		Source: a.source, AllowOther: c.Bool("allow-other"), Owner: c.Generic("owner").(*ownerFlag).Owner, NoExec: c.Bool("noexec"),
+		Refresh: c.Duration("refresh"), Timeout: c.Duration("timeout"),
+	}
 	switch {
-	case log != nil:
-		result.Log = log.path
-		a.ui.say("unmount: fusermount3 -u %s; what goes wrong is written to %s", shellQuote(m.Dir()), quote(log.path))
-	case a.env(readyVariable) != "":
-		a.ui.say("unmount: fusermount3 -u %s", shellQuote(m.Dir()))
-	default:
-		a.ui.say("unmount with ctrl-C, or: fusermount3 -u %s", shellQuote(m.Dir()))
+	case o.Refresh < 0 || o.Refresh > 0 && o.Refresh < time.Second:
+		return o, fmt.Errorf("--refresh %v: choose a second or more, or 0 for never", o.Refresh)
+	case o.Refresh == 0:
+		o.Refresh = -1
+	case o.Timeout < time.Second:
+		return o, fmt.Errorf("--timeout %v: choose a second or more", o.Timeout)
 	}
-	a.ui.result(result)
-}
-
-// serve waits for the end of the mount, by whomever. Being told to stop while
-// somebody is inside, it waits until they have left; a second signal makes it
-// give up and leave the mount behind, dead.
-func (a *app) serve(ctx context.Context, m *fusefs.Mount) error {
-	ended := make(chan error, 1)
-	go func() { ended <- m.Wait() }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	a.ui.endLine()
-	again := make(chan os.Signal, 1)
-	signal.Notify(again, endings()...)
-	defer signal.Stop(again)
-	told := false
-	for {
-		err := m.Unmount()
-		if !errors.Is(err, fusefs.ErrBusy) {
-			return err
-		}
-		if !told {
-			a.ui.warn("%v; waiting for that to end, interrupt once more to give up", err)
-			told = true
-		}
-		select {
-		case err := <-ended:
-			return err
-		case <-again:
-			return err
-		case <-time.After(time.Second):
-		}
-	}
+	return o, nil
 }

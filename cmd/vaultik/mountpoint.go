@@ -15,7 +15,7 @@ import (
 )
 
 // checkFolder refuses a mountpoint that is missing, no folder or a vaultik
-// mount, and returns where it is.
+// mount that is alive, and returns where it is.
 func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
 	place, err := fusefs.Mountpoint(dir)
 	switch {
@@ -32,7 +32,10 @@ func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
 	case errors.Is(err, fusefs.ErrMounted):
 		return "", fmt.Errorf("%w; unmount it first: fusermount3 -u %s", err, shellQuote(place))
 	case errors.Is(err, fusefs.ErrDead):
-		return "", fmt.Errorf("%w; remove it: fusermount3 -uz %s (as root: umount -l %[2]s)", err, shellQuote(place))
+		a.ui.warn("%v; it is replaced", err)
+		return place, nil
+	case errors.Is(err, fusefs.ErrHangs):
+		return "", fmt.Errorf("%w; remove it: fusermount3 -uz %s (as root: umount -fl %[2]s)", err, shellQuote(place))
 	}
 	return place, err
 }

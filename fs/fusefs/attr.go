@@ -55,11 +55,12 @@ func fill(out *fuse.Attr, n *metastore.Node, base uint64) {
 }
 
 // entry answers a LOOKUP, alone or as part of READDIRPLUS.
-func entry(out *fuse.EntryOut, n *metastore.Node, base uint64) {
+func (o *Owner) entry(out *fuse.EntryOut, n *metastore.Node, base uint64) {
 	out.NodeId = base | n.Ino
 	out.SetEntryTimeout(forever)
 	out.SetAttrTimeout(forever)
 	fill(&out.Attr, n, base)
+	o.own(&out.Attr)
 }
 
 // GetAttr is asked only for inodes whose attributes the kernel dropped.
@@ -74,6 +75,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 		return f.status(err)
 	}
 	fill(&out.Attr, &n, base)
+	f.shown.own(&out.Attr)
 	out.SetTimeout(forever)
 	return fuse.OK
 }
@@ -91,6 +93,7 @@ func (f *fileSystem) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.S
 	}
 	var attr fuse.Attr
 	fill(&attr, &n, base)
+	f.shown.own(&attr)
 	fillStatx(&out.Statx, &attr)
 	out.RdevMajor, out.RdevMinor = n.RdevMajor, n.RdevMinor
 	if n.BTime != (metastore.Time{}) {
@@ -157,6 +160,7 @@ func (f *fileSystem) placeOut(p *place) fuse.Attr {
 		a.Mode, a.Size, a.Blocks = unix.S_IFLNK|0o777, uint64(len(p.target)), 0
 	case snapshotPlace:
 		a.Mode, a.Owner = unix.S_IFDIR|0o755, fuse.Owner{}
+		f.shown.own(&a)
 	}
 	return a
 }

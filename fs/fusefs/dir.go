@@ -43,7 +43,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	if err != nil {
 		return f.status(err)
 	}
-	entry(out, &n, base)
+	f.shown.entry(out, &n, base)
 	return fuse.OK
 }
 
@@ -65,13 +65,13 @@ func (f *fileSystem) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.
 
 // ReadDir lists a directory by name, type and inode number.
 func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, listing{out, false})
+	return f.readDir(cancel, in, listing{out, false, f.shown})
 }
 
 // ReadDirPlus lists a directory with all attributes, so that the kernel asks
 // nothing more about the entries.
 func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, listing{out, true})
+	return f.readDir(cancel, in, listing{out, true, f.shown})
 }
 
 func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out listing) fuse.Status {
@@ -150,8 +150,9 @@ func (f *fileSystem) readPlaces(in *fuse.ReadIn, out listing) fuse.Status {
 
 // listing is the answer to READDIR or READDIRPLUS.
 type listing struct {
-	list *fuse.DirEntryList
-	plus bool
+	list  *fuse.DirEntryList
+	plus  bool
+	shown *Owner
 }
 
 // fits guesses how many entries with names of 16 bytes fit into size bytes.
@@ -188,7 +189,7 @@ func (l listing) addNode(n *metastore.Node, base uint64) bool {
 		return false
 	}
 	if !fs.Unknown(*n) { // else the kernel asks for it, and is told
-		entry(out, n, base)
+		l.shown.entry(out, n, base)
 	}
 	return true
 }

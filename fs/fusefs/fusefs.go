@@ -65,6 +65,7 @@ type fileSystem struct {
 	timeout time.Duration
 	warn    func(error)
 	owner   fuse.Owner // of the folders above the snapshots
+	shown   *Owner     // of everything, or nil
 	xattrs  bool       // whether any entry may have extended attributes
 	pusher  *pusher    // set once the mount is there
 }

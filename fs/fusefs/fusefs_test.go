@@ -66,6 +66,11 @@ func needPrograms(t testing.TB, names ...string) {
 
 func mountSnapshot(t testing.TB, o Options, c fs.ChunkOptions, entries ...fstest.Entry) *mounted {
 	t.Helper()
+	return mountOnto(t, t.TempDir(), o, c, entries...)
+}
+
+func mountOnto(t testing.TB, dir string, o Options, c fs.ChunkOptions, entries ...fstest.Entry) *mounted {
+	t.Helper()
 	needFuse(t)
 	m := &mounted{World: fstest.New(t)}
 	m.counting = storetest.NewCounting(m.Store)
@@ -80,7 +85,7 @@ func mountSnapshot(t testing.TB, o Options, c fs.ChunkOptions, entries ...fstest
 	m.tree = fs.NewTree(m.View(m.manifest), chunks)
 	o.Warn = m.warn
 	var err error
-	if m.Mount, err = MountTree(t.TempDir(), m.tree, o); err != nil {
+	if m.Mount, err = MountTree(dir, m.tree, o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

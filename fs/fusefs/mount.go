@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,11 @@ import (
 var (
 	// ErrMounted: the folder is a vaultik mount already.
 	ErrMounted = errors.New("already a vaultik mount")
-	// ErrDead: a vaultik mount whose process is gone or hangs lies there.
-	ErrDead = errors.New("a vaultik mount whose process is gone or hangs")
+	// ErrDead: a vaultik mount whose process is gone lies there. Nobody can
+	// look into it: all is ENOTCONN.
+	ErrDead = errors.New("a vaultik mount whose process is gone")
+	// ErrHangs: a vaultik mount lies there whose process does not answer.
+	ErrHangs = errors.New("a vaultik mount that hangs")
 	// ErrBusy: something still uses the mount.
 	ErrBusy = errors.New("in use")
 )
@@ -33,11 +37,19 @@ const fsType = "fuse.vaultik" // in /proc/mounts
 
 // Options of a mount. The zero value is good.
 type Options struct {
+	// Source is what the mount table names as the mount's source; "vaultik" by
+	// default.
+	Source string
 	// AllowOther opens the mount to all users, with the kernel checking
 	// owners, modes and ACLs. Without it only the mounting user gets in, who
 	// may read everything. fusermount3 wants user_allow_other in
 	// /etc/fuse.conf for it.
 	AllowOther bool
+	// Owner, unless nil, is shown as the owner of everything, and may read
+	// everything: see Owner.
+	Owner *Owner
+	// NoExec lets no program be run from the mount.
+	NoExec bool
 	// Timeout of each request, after which it fails with EIO; 60 s by default.
 	Timeout time.Duration
 	// Refresh says how often a store is asked for new snapshots; one minute by
@@ -102,6 +114,9 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 	f.RawFileSystem = fuse.NewDefaultRawFileSystem()
 	f.timeout, f.warn = o.Timeout, newNews(o.Warn).tell
 	f.owner = fuse.Owner{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())}
+	if f.shown = o.Owner; f.shown != nil {
+		f.owner = fuse.Owner{Uid: f.shown.UID, Gid: f.shown.GID}
+	}
 	var raw fuse.RawFileSystem = f
 	if o.wrap != nil {
 		raw = o.wrap(raw)
@@ -123,7 +138,7 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 
 func mountOptions(o Options) *fuse.MountOptions {
 	m := &fuse.MountOptions{
-		FsName: "vaultik", Name: "vaultik",
+		FsName: cmp.Or(o.Source, "vaultik"), Name: "vaultik",
 		AllowOther: o.AllowOther,
 		// A mount that is not read-only has its access times invalidated by
 		// every read, and asks for the attributes each time.
@@ -148,6 +163,9 @@ func mountOptions(o Options) *fuse.MountOptions {
 	if o.AllowOther {
 		m.Options = append(m.Options, "default_permissions")
 		m.EnableAcl = true // ACLs restrict as well as permit
+	}
+	if o.NoExec {
+		m.Options = append(m.Options, "noexec")
 	}
 	return m
 }

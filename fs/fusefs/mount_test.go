@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,66 +81,6 @@ func TestPlacesThatCannotBeMountedOnAreRefused(t *testing.T) {
 		if err == nil {
 			unmount(t, other)
 		}
-	}
-}
-
-// TestMountUntilKilled is no test: it is the process that
-// TestADeadMountIsRecognised kills.
-func TestMountUntilKilled(t *testing.T) {
-	if os.Getenv("VAULTIK_TEST_MOUNT_HERE") == "" {
-		t.Skip("run by TestADeadMountIsRecognised")
-	}
-	m := mountSnapshot(t, Options{}, fs.ChunkOptions{}, fstest.Regular("/f", []byte("x")))
-	fmt.Println("mounted on", m.Dir())
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestADeadMountIsRecognised(t *testing.T) {
-	needFuse(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(self, "-test.run=^TestMountUntilKilled$", "-test.v")
-	c.Env = append(os.Environ(), "VAULTIK_TEST_MOUNT_HERE=1")
-	if _, err := c.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	dir := ""
-	for lines := bufio.NewScanner(out); dir == "" && lines.Scan(); {
-		_, dir, _ = strings.Cut(lines.Text(), "mounted on ")
-	}
-	if err := c.Process.Kill(); err != nil {
-		t.Error(err)
-	}
-	_ = c.Wait() // it was killed
-	if dir == "" {
-		t.Fatal("nothing was mounted")
-	}
-	defer func() {
-		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
-			t.Errorf("%v: %s", err, out)
-		}
-		if err := os.RemoveAll(filepath.Dir(dir)); err != nil {
-			t.Error(err)
-		}
-	}()
-	w := fstest.New(t)
-	chunks := fs.NewChunks(w.Store, nil, fs.ChunkOptions{})
-	defer chunks.Close()
-	tree := fs.NewTree(w.View(w.Snapshot("ann", "home")), chunks)
-	defer tree.Close()
-	if _, err := MountTree(dir, tree, Options{}); !errors.Is(err, ErrDead) {
-		t.Errorf("a mount whose process was killed: %v", err)
 	}
 }
 

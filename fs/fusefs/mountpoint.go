@@ -5,18 +5,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Mountpoint refuses what cannot or must not be mounted on, and returns the
 // place that dir leads to. It fails with io/fs.ErrNotExist, syscall.ENOTDIR,
-// ErrMounted or ErrDead, with the place for these two, and does not hang where
-// a vaultik mount does. A folder that is not empty is fine, as for any mount:
-// what is in it comes back afterwards.
+// ErrMounted, ErrDead or ErrHangs, with the place for these three, and does not
+// hang where a vaultik mount does. A folder that is not empty is fine, as for
+// any mount: what is in it comes back afterwards.
 func Mountpoint(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -29,13 +27,11 @@ func Mountpoint(dir string) (string, error) {
 		}
 		dir = filepath.Join(parent, filepath.Base(dir))
 		// First, because looking at a mount whose process hangs would hang too.
-		switch kind, err := mountedAt(dir); {
+		switch m, err := mountOn(dir); {
 		case err != nil:
 			return "", err
-		case kind == fsType && alive(dir):
-			return dir, fmt.Errorf("%q: %w", dir, ErrMounted)
-		case kind == fsType:
-			return dir, fmt.Errorf("%q: %w", dir, ErrDead)
+		case m.kind == fsType:
+			return dir, fmt.Errorf("%q: %w", dir, m.state())
 		}
 		i, err := os.Lstat(dir)
 		if err != nil {
@@ -56,31 +52,21 @@ func Mountpoint(dir string) (string, error) {
 	return "", fmt.Errorf("mountpoint %q: %w", dir, syscall.ELOOP)
 }
 
-// alive asks a mount a question that its process has to answer. The goroutine
-// stays behind if it never does: nothing can end such a call but unmounting.
-func alive(dir string) bool {
-	answered := make(chan bool, 1)
-	go func() {
-		var st unix.Statfs_t
-		answered <- unix.Statfs(dir, &st) == nil
-	}()
-	select {
-	case ok := <-answered:
-		return ok
-	case <-time.After(2 * time.Second):
-		return false
-	}
+// mountedFS is a file system in the mount table.
+type mountedFS struct {
+	dir, kind  string
+	connection uint32 // of a FUSE file system: its number in fusectl, and the minor number of its device
 }
 
-// mountedAt returns the type of the file system mounted on dir last, "" if
-// none is. dir is absolute and free of symbolic links.
-func mountedAt(dir string) (string, error) {
+// mountOn finds the file system mounted on dir last; its kind is "" if none
+// is. dir is absolute and free of symbolic links.
+func mountOn(dir string) (mountedFS, error) {
+	m := mountedFS{dir: dir}
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return "", err
+		return m, err
 	}
 	defer f.Close()
-	kind := ""
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -88,10 +74,21 @@ func mountedAt(dir string) (string, error) {
 		before, after, _ := strings.Cut(lines.Text(), " - ")
 		fields, kinds := strings.Fields(before), strings.Fields(after)
 		if len(fields) > 4 && len(kinds) > 0 && unescape(fields[4]) == dir {
-			kind = kinds[0]
+			_, minor, _ := strings.Cut(fields[2], ":")
+			n, err := strconv.ParseUint(minor, 10, 32)
+			if err != nil {
+				return m, fmt.Errorf("mount table: device %q of %q: %w", fields[2], dir, err)
+			}
+			m.kind, m.connection = kinds[0], uint32(n)
 		}
 	}
-	return kind, lines.Err()
+	return m, lines.Err()
+}
+
+// mountedAt is the type of the file system mounted on dir last.
+func mountedAt(dir string) (string, error) {
+	m, err := mountOn(dir)
+	return m.kind, err
 }
 
 // unescape undoes the octal escapes of mountinfo.

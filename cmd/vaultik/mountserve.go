@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"git.eeqj.de/sneak/vaultik/fs/fusefs"
+)
+
+// mounted says what is where.
+func (a *app) mounted(m *fusefs.Mount, what, snapshot, store string, log *mountLog) {
+	result := struct {
+		Type       string `json:"message_type"`
+		Snapshot   string `json:"snapshot,omitempty"` // none: the whole store
+		Store      string `json:"store"`
+		Mountpoint string `json:"mountpoint"`
+		Log        string `json:"log,omitempty"`
+	}{Type: "mounted", Snapshot: snapshot, Store: store, Mountpoint: m.Dir()}
+	a.ui.say("%s is mounted on %s", what, quote(m.Dir()))
+	switch {
+	case log != nil:
+		result.Log = log.path
+		a.ui.say("unmount: fusermount3 -u %s; what goes wrong is written to %s", shellQuote(m.Dir()), quote(log.path))
+	case a.env(readyVariable) != "":
+		a.ui.say("unmount: fusermount3 -u %s", shellQuote(m.Dir()))
+	default:
+		a.ui.say("unmount with ctrl-C, or: fusermount3 -u %s", shellQuote(m.Dir()))
+	}
+	a.ui.result(result)
+}
+
+// serve waits for the end of the mount, by whomever. Being told to stop while
+// somebody is inside, it waits until they have left; a second signal makes it
+// give up and leave the mount behind, dead. It never lets go of a mount that
+// is in use: in its place an empty folder would appear, and whoever mirrors
+// that deletes everything.
+func (a *app) serve(ctx context.Context, m *fusefs.Mount, terminal bool) error {
+	ended := make(chan error, 1)
+	go func() { ended <- m.Wait() }()
+	looking := a.lookAgainOnHangup(ctx, m, terminal)
+	defer looking.stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	a.ui.endLine()
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, looking.endings()...)
+	defer signal.Stop(again)
+	told := false
+	for {
+		err := m.Unmount()
+		if !errors.Is(err, fusefs.ErrBusy) {
+			return err
+		}
+		if !told {
+			a.ui.warn("%v; waiting for that to end, interrupt once more to give up", err)
+			told = true
+		}
+		select {
+		case err := <-ended:
+			return err
+		case <-again:
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// hangups is who looks for new snapshots when SIGHUP arrives.
+type hangups struct {
+	signals chan os.Signal
+	cancel  context.CancelFunc
+	wait    sync.WaitGroup
+}
+
+// lookAgainOnHangup makes SIGHUP look for new snapshots, as it makes daemons
+// read their files anew. Where there is a terminal, SIGHUP says that it closes,
+// and ends the mount, unless nohup(1) had it ignored.
+func (a *app) lookAgainOnHangup(ctx context.Context, m *fusefs.Mount, terminal bool) *hangups {
+	h := &hangups{}
+	ctx, h.cancel = context.WithCancel(ctx)
+	if terminal {
+		return h
+	}
+	h.signals = make(chan os.Signal, 1)
+	signal.Ignore(syscall.SIGHUP) // for those who took it for an end
+	signal.Notify(h.signals, syscall.SIGHUP)
+	h.wait.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-h.signals:
+			}
+			if err := m.Refresh(ctx); err != nil && ctx.Err() == nil {
+				a.ui.warn("look for new snapshots: %v", err)
+			}
+		}
+	})
+	return h
+}
+
+// endings are the signals that end the mount.
+func (h *hangups) endings() []os.Signal {
+	if h.signals != nil {
+		return []os.Signal{os.Interrupt, syscall.SIGTERM}
+	}
+	return endings()
+}
+
+func (h *hangups) stop() {
+	if h.signals != nil {
+		signal.Stop(h.signals)
+	}
+	h.cancel()
+	h.wait.Wait()
+}
+
+// hasTerminal reports whether a terminal controls this process.
+func hasTerminal() bool {
+	f, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
+// notifyReady tells systemd that a unit of Type=notify is ready.
+func (a *app) notifyReady() error {
+	address := a.env("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("tell systemd that the mount is ready: %w", err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("READY=1")); err != nil {
+		return fmt.Errorf("tell systemd that the mount is ready: %w", err)
+	}
+	return nil
+}
