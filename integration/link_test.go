@@ -18,7 +18,7 @@ type link struct {
 	rate   int64         // bytes a second each way over all connections; 0: no limit
 	cutAt  int64         // bytes up after which a connection breaks; 0: never
 	cutNth int           // the connections that break: the first, and then every n-th; 0 is all
-	onUp   func(n int)   // hears of n bytes that came from the program; nil: nobody
+	onUp   func(n int)   // hears of n bytes that came from the program; nil: nobody; see watch
 
 	listener net.Listener
 	wait     sync.WaitGroup
@@ -28,7 +28,8 @@ type link struct {
 	accepted int
 	cuts     int
 	isDown   bool
-	free     [2]time.Time // when the last byte up, and down, has passed
+	held     chan struct{} // closed when bytes may pass again; nil: they may
+	free     [2]time.Time  // when the last byte up, and down, has passed
 }
 
 // start opens the link until the test ends, and returns the address that
@@ -50,6 +51,7 @@ func (l *link) start(t *testing.T) string {
 	})
 	t.Cleanup(func() {
 		l.listener.Close()
+		l.release()
 		l.down()
 		l.wait.Wait()
 	})
@@ -77,6 +79,39 @@ func (l *link) limit(rate int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rate = rate
+}
+
+// hold lets no bytes pass until release, and breaks nothing.
+func (l *link) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = make(chan struct{})
+}
+
+func (l *link) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held != nil {
+		close(l.held)
+		l.held = nil
+	}
+}
+
+// watch sets onUp while the link is in use.
+func (l *link) watch(onUp func(n int)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onUp = onUp
+}
+
+// pass waits as long as the link is held.
+func (l *link) pass() {
+	l.mu.Lock()
+	held := l.held
+	l.mu.Unlock()
+	if held != nil {
+		<-held
+	}
 }
 
 // begin counts connections anew, so that the n-th one is the same each time.
@@ -174,6 +209,7 @@ func (l *link) copy(direction int, to, from net.Conn, left int64) (cut bool) {
 	deliver.Go(func() {
 		for p := range under {
 			time.Sleep(time.Until(p.due))
+			l.pass()
 			if _, err := to.Write(p.bytes); err != nil {
 				abort(from) // nobody listens any more
 			}
@@ -182,8 +218,13 @@ func (l *link) copy(direction int, to, from net.Conn, left int64) (cut bool) {
 	for {
 		b := make([]byte, 32<<10)
 		n, err := from.Read(b)
-		if direction == 0 && n > 0 && l.onUp != nil {
-			l.onUp(n)
+		if direction == 0 && n > 0 {
+			l.mu.Lock()
+			onUp := l.onUp
+			l.mu.Unlock()
+			if onUp != nil {
+				onUp(n)
+			}
 		}
 		if left >= 0 && int64(n) >= left {
 			cut = true

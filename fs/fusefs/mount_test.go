@@ -60,6 +60,23 @@ func TestTheMountSaysWhatItIs(t *testing.T) {
 	}
 }
 
+func TestAMountHasASourceAndRunsNoProgramsIfToldSo(t *testing.T) {
+	m := mountSnapshot(t, Options{Source: "file:///srv/a, b", NoExec: true}, fs.ChunkOptions{}, fstest.Regular("/f", []byte("x")))
+	table, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); fields[1] == m.Dir() {
+			if fields[0] != `file:///srv/a,\040b` || !slices.Contains(strings.Split(fields[3], ","), "noexec") {
+				t.Errorf("the mount table says %s", line)
+			}
+			return
+		}
+	}
+	t.Error("it is not in the mount table")
+}
+
 func TestPlacesThatCannotBeMountedOnAreRefused(t *testing.T) {
 	m := mountSnapshot(t, Options{}, fs.ChunkOptions{}, fstest.Regular("/f", []byte("x")))
 	file := filepath.Join(t.TempDir(), "file")
