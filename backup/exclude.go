@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"git.eeqj.de/sneak/vaultik/backup/gitignore"
+	"git.eeqj.de/sneak/vaultik/gitignore"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -19,17 +19,7 @@ import (
 //
 // A pattern decides about an entry and everything below it. Of several that
 // match, the last one decides, so "!" takes back, but not below a folder that
-// is left out. Which paths a pattern is held against depends on its slashes:
-//
-//	*.o  .cache/         none, or at the end only: every name below every path
-//	doc/*.txt  **/x/y    inside: relative to each of the set's paths
-//	/home/ann/.cache     in front, and leading into one of the set's paths:
-//	/home/*/.cache       a path from "/" (for a set of /home or /home/ann)
-//	/.cache              in front, but leading into none of them: relative to
-//	                     each, as at the top of a gitignore file
-//
-// "Leading into" asks for a first name that is spelled out, and for as many
-// names that fit as the set's path has.
+// is left out. gitignore.List says which paths a pattern is held against.
 type Rules struct {
 	Patterns      []string // gitignore syntax, see package gitignore
 	OneFileSystem bool     // keep mount points below a path as empty places
@@ -42,12 +32,7 @@ type Rules struct {
 // Matcher is Rules compiled. It is immutable and safe for concurrent use.
 type Matcher struct {
 	rules    Rules
-	patterns []pattern
-}
-
-type pattern struct {
-	gitignore.Pattern
-	fromTop bool // held against the path from "/"
+	patterns gitignore.List
 }
 
 // Compile checks and compiles rules for a set with these absolute paths.
@@ -55,15 +40,9 @@ func Compile(r Rules, roots []string) (*Matcher, error) {
 	m := &Matcher{rules: r}
 	var problems []error
 	for _, line := range r.Patterns {
-		p, err := gitignore.Parse(line)
-		if err != nil {
+		if err := m.patterns.Add(line, roots); err != nil {
 			problems = append(problems, fmt.Errorf("exclude %w", err))
-			continue
 		}
-		fromTop := p.Rooted() && slices.ContainsFunc(roots, func(root string) bool {
-			return p.LeadsInto(strings.TrimPrefix(path.Clean(root), "/"))
-		})
-		m.patterns = append(m.patterns, pattern{p, fromTop})
 	}
 	for _, folder := range r.Always {
 		if !path.IsAbs(folder) || path.Clean(folder) != folder {
@@ -99,24 +78,14 @@ func (m *Matcher) Path(root, rel string, dir bool) bool {
 // path below root, "" if it is root itself. Patterns from "/" see root spelled
 // as it is given here, so give it as the set does.
 func (m *Matcher) Directory(root, rel string) *Directory {
-	root = strings.Trim(root, "/")
-	d := &Directory{matcher: m, path: []byte(root)}
-	if root != "" {
-		d.path = append(d.path, '/')
-	}
-	d.root = len(d.path)
-	if rel != "" {
-		d.path = append(append(d.path, rel...), '/')
-	}
-	return d
+	return &Directory{m, m.patterns.In(root, rel)}
 }
 
 // Directory decides about the entries of one folder. It is used by one
 // goroutine at a time.
 type Directory struct {
 	matcher *Matcher
-	path    []byte // from "/" to the folder, and room for a name
-	root    int    // where the part below the set's path begins
+	folder  *gitignore.Folder
 }
 
 // Excludes reports whether the snapshot is to be without this entry.
@@ -129,24 +98,8 @@ func (d *Directory) Excludes(e Entry) bool {
 }
 
 func (d *Directory) matches(name string, dir bool) bool {
-	full := "" // made when the first pattern asks for it
-	for i := len(d.matcher.patterns) - 1; i >= 0; i-- {
-		p := &d.matcher.patterns[i]
-		subject := name
-		if !p.OnName() {
-			if full == "" {
-				buf := append(d.path, name...)
-				full, d.path = string(buf), buf[:len(d.path)] // keeps what room it got
-			}
-			if subject = full; !p.fromTop {
-				subject = full[d.root:]
-			}
-		}
-		if p.Match(subject, dir) {
-			return !p.Negated()
-		}
-	}
-	return false
+	matched, negated := d.folder.Match(name, dir)
+	return matched && !negated
 }
 
 // Boundary decides whether to look into an entry at all. It is asked about
