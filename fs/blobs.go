@@ -127,6 +127,9 @@ func (d *Download) Frames(ctx context.Context, spans ...blob.Span) ([][]byte, er
 	return frames, nil
 }
 
+// Key is the blob's key in the store.
+func (d *Download) Key() string { return d.key }
+
 // fail names the blob, and the reason why ctx ended if that is the cause.
 func (d *Download) fail(ctx context.Context, err error) error {
 	switch {

@@ -125,7 +125,7 @@ func (a *app) cli() *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			a.initCommand(), a.backupCommand(), a.mountCommand(), a.snapshotCommand(),
+			a.initCommand(), a.backupCommand(), a.mountCommand(), a.restoreCommand(), a.snapshotCommand(),
 			a.storeCommand(), a.keyCommand(), a.versionCommand(),
 		},
 	}

@@ -26,7 +26,7 @@ var exits = []struct {
 	errors  []error
 }{
 	{0, "done", nil},
-	{3, "snapshot saved, but some sources could not be read", []error{errIncomplete}},
+	{3, "snapshot saved, but some sources could not be read; restored, but for some files", []error{errIncomplete}},
 	{1, "failed, no snapshot", nil},
 	{11, "locked: another run is at work on this machine", []error{errLocked}},
 	{10, "no store there, out of reach, or not the one that init set up", []error{remote.ErrNoStore}},

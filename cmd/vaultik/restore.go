@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/fs/restore"
+)
+
+func (a *app) restoreCommand() *cli.Command {
+	return &cli.Command{
+		Name: "restore", Usage: "write a snapshot, or a part of it, into a folder", ArgsUsage: "SNAPSHOT[:PATH] DIR",
+		OnUsageError: usageError,
+		Description: "The snapshot's tree, which begins at /, comes below DIR: what was /home/ann/x is DIR/home/ann/x.\n" +
+			"With PATH, DIR becomes a copy of that folder, or gets that file. What is in DIR and the same is\n" +
+			"left alone, so a second run goes on where one was interrupted. Owners, setuid bits, devices and\n" +
+			"attributes of the system are restored as root only.\n" + snapshotNames,
+		Flags: readingFlags(
+			&cli.StringSliceFlag{Name: "include", Aliases: []string{"i"}, Usage: "restore only what matches `PATTERN` (as for exclude), with all below; may be repeated"},
+			&cli.StringSliceFlag{Name: "exclude", Aliases: []string{"e"}, Usage: "leave out what matches `PATTERN` (gitignore syntax); may be repeated"},
+			&cli.StringFlag{Name: "overwrite", Value: string(restore.IfChanged), Usage: "overwrite what is there `WHEN`: always, if-changed (size or time differ), if-newer (the snapshot's is) or never"},
+			&cli.BoolFlag{Name: "delete", Usage: "delete what the snapshot does not have, within the paths that were backed up and but for what was excluded; asks first"},
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "delete without asking"},
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "change nothing, and say what would be done; with --verbose for every path"},
+			&cli.BoolFlag{Name: "verify", Usage: "read all files back, those that were left alone too, and compare"}),
+		Action: func(c *cli.Context) error {
+			if err := words(c, 2, 2); err != nil {
+				return err
+			}
+			return a.restore(c)
+		},
+	}
+}
+
+func (a *app) restore(c *cli.Context) (err error) {
+	snapshot, path, _ := strings.Cut(c.Args().Get(0), ":")
+	dir, err := filepath.Abs(c.Args().Get(1))
+	if err != nil {
+		return err
+	}
+	o := restore.Options{
+		Path: path, Target: dir, Include: c.StringSlice("include"), Exclude: c.StringSlice("exclude"),
+		Overwrite: restore.Overwrite(c.String("overwrite")), Delete: c.Bool("delete"), DryRun: c.Bool("dry-run"),
+		Verify: c.Bool("verify"), Root: a.root,
+	}
+	if err := o.Check(); err != nil {
+		return err
+	}
+	r, err := a.open(c, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if err := r.keepOut(dir); err != nil {
+		return err
+	}
+	catalog, err := a.catalog(c.Context, r)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, catalog.Close()) }()
+	s, err := catalog.Resolve(snapshot, r.own)
+	if err != nil {
+		return err
+	}
+	if err := r.id.check(s); err != nil {
+		return err
+	}
+	a.ui.progress("", "loading the metadata of %s", s.ID)
+	if o.Tree, err = catalog.OpenSnapshot(c.Context, s); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Tree.Close()) }()
+	o.Keep, o.Temp = r.ownFolders(), r.where.cache
+	if r.conf != nil && s.Writer == r.own {
+		// A snapshot does not tell this one.
+		if set, ok := r.conf.Sets[name{s.Set}]; ok {
+			o.LargerThan = int64(set.ExcludeLargerThan)
+		}
+	}
+	if !c.Bool("yes") {
+		o.Confirm = a.confirmDeletion
+	}
+	watch := &restoreWatcher{ui: a.ui, now: a.now, began: a.now(), list: a.ui.verbose}
+	o.Report = watch.report
+	result, err := restore.Run(c.Context, o)
+	a.ui.done()
+	if err != nil {
+		return a.restoreFailed(result, err)
+	}
+	a.restored(s.ID, dir, o, result, a.now().Sub(watch.began))
+	if result.Incomplete() {
+		return &exitError{code: exitCode(errIncomplete)} // told above
+	}
+	return r.verdict()
+}
+
+// restoreFailed says what an ended restore leaves behind.
+func (a *app) restoreFailed(result *restore.Result, err error) error {
+	switch {
+	case errors.Is(err, restore.ErrBusy):
+		return fmt.Errorf("%w: %w", errLocked, err)
+	case result != nil && result.Done != (restore.Counts{}):
+		a.ui.note("what was restored is complete and stays; the same command goes on from there")
+	}
+	return err
+}
+
+// ownFolders are what no restore may delete.
+func (r *reading) ownFolders() []string {
+	own := []string{r.where.state, r.where.cache}
+	if r.url.folder != "" {
+		own = append(own, r.url.folder)
+	}
+	return own
+}
+
+// keepOut refuses to restore into what vaultik itself needs.
+func (r *reading) keepOut(dir string) error {
+	for i, own := range r.ownFolders() {
+		if own != "" && inside(dir, own) {
+			return fmt.Errorf("%q is inside %s, %q; restore into a folder elsewhere", dir, []string{"the state folder", "the cache folder", "the store"}[i], own)
+		}
+	}
+	return nil
+}
+
+// confirmDeletion asks before anything is deleted.
+func (a *app) confirmDeletion(_ context.Context, d restore.Deletion) (bool, error) {
+	if a.ui.json || a.ui.quiet {
+		return false, fmt.Errorf("%s would be deleted; add --yes to agree, or --dry-run to see which", plural(d.Entries, "entry", "entries"))
+	}
+	for _, p := range d.Paths {
+		a.ui.print("not in the snapshot: %s", quote(p))
+	}
+	if more := d.Entries - int64(len(d.Paths)); more > 0 {
+		a.ui.print("and %s more", count(more))
+	}
+	a.ui.ask("delete %s, %s? [y/N] ", plural(d.Entries, "entry", "entries"), size(d.Bytes))
+	line, err := bufio.NewReader(a.stdin).ReadString('\n')
+	switch answer := strings.ToLower(strings.TrimSpace(line)); {
+	case answer == "y" || answer == "yes":
+		return true, nil
+	case err != nil && answer == "":
+		return false, errors.New("nobody answered; add --yes to agree, or --dry-run to see what would be deleted")
+	}
+	return false, nil
+}

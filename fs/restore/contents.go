@@ -1,0 +1,386 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/blob"
+	"git.eeqj.de/sneak/vaultik/remote/seal"
+)
+
+// How blobs are read, bytes unless said otherwise.
+const (
+	// inFlight bounds what is held of blobs, encrypted and decrypted: four of
+	// them as this program makes them.
+	inFlight = 144 << 20
+	// partsAtOnce is how much of a blob of which only parts are needed is
+	// fetched at a time, and framesAtOnce how many frames.
+	partsAtOnce  = 4 << 20
+	framesAtOnce = 16
+	// perParts is what such a blob counts for: its parts and what they become.
+	perParts = 24 << 20
+	// blobsAhead is how many blobs may be read past one that takes long.
+	blobsAhead = 16
+	// usesOfBlob is how many uses of a blob are in memory. Only one that is full
+	// of tiny chunks, or whose chunks are used over and over, has more.
+	usesOfBlob = 1 << 16
+	// usesOfFrame is how many of them one worker takes.
+	usesOfFrame = 1 << 10
+)
+
+// need is a blob that content comes from.
+type need struct {
+	id     int64
+	bytes  int64 // that will be fetched of it
+	whole  bool
+	frames int
+}
+
+// need finds out which blobs are fetched, and how much of each. Below half of
+// one, only parts are.
+func (r *run) need(ctx context.Context) error {
+	var n need
+	frame := int64(-1)
+	end := func() error {
+		if n.frames == 0 {
+			return nil
+		}
+		b, err := r.Tree.Blob(ctx, n.id)
+		if err != nil {
+			return err
+		}
+		if n.whole = n.bytes >= b.Size/2 && b.Size <= fs.DownloadMax; n.whole {
+			n.bytes = b.Size
+		}
+		r.needs = append(r.needs, n)
+		return nil
+	}
+	for u, err := range r.uses.all() {
+		if err != nil {
+			return err
+		}
+		if u.blob != n.id {
+			if err := errors.Join(end(), ctx.Err()); err != nil {
+				return err
+			}
+			n, frame = need{id: u.blob}, -1
+		}
+		if u.frame != frame {
+			n.bytes += int64(u.packed)
+			n.frames++
+			frame = u.frame
+		}
+	}
+	return end()
+}
+
+// contents writes the files that have data.
+func (r *run) contents(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			r.sweep()
+		}
+	}()
+	c := &content{run: r, work: make(chan func()), flight: semaphore.NewWeighted(inFlight), ahead: make(chan struct{}, blobsAhead), waiting: make(map[int][]entry)}
+	var workers errgroup.Group
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		workers.Go(func() error {
+			for f := range c.work {
+				f()
+			}
+			return nil
+		})
+	}
+	err = c.blobs(ctx)
+	close(c.work)
+	return errors.Join(err, workers.Wait())
+}
+
+// content is the stage that writes content.
+type content struct {
+	*run
+	work   chan func()
+	flight *semaphore.Weighted // bytes
+	ahead  chan struct{}       // of each blob that is read while one before it is not done
+
+	mu      sync.Mutex
+	next    int             // the first blob that is not done
+	waiting map[int][]entry // files that end in a blob that is done, but not all before it
+}
+
+// blobs reads one after the other of the plan, several at a time.
+func (c *content) blobs(whole context.Context) error {
+	g, ctx := errgroup.WithContext(whole)
+	next, stop := iter.Pull2(c.uses.all())
+	defer stop()
+	u, err, more := next()
+	for i, need := range c.needs {
+		info, failed := c.Tree.Blob(ctx, need.id)
+		if failed != nil {
+			err = failed
+		}
+		weight := int64(perParts)
+		if need.whole {
+			weight = min(2*info.Size, inFlight)
+		}
+		if err == nil {
+			err = c.flight.Acquire(ctx, weight)
+		}
+		if err != nil {
+			break
+		}
+		select {
+		case c.ahead <- struct{}{}:
+		case <-ctx.Done():
+		}
+		parts := make(chan []use, 1)
+		g.Go(func() error {
+			defer c.flight.Release(weight)
+			return c.blob(ctx, i, need, info, parts)
+		})
+		for more && err == nil && u.blob == need.id && ctx.Err() == nil {
+			part := make([]use, 0, min(usesOfBlob, 64+2*need.frames))
+			for more && err == nil && u.blob == need.id && len(part) < usesOfBlob {
+				part = append(part, *u)
+				u, err, more = next()
+			}
+			select {
+			case parts <- part:
+			case <-ctx.Done():
+			}
+		}
+		close(parts)
+		if err != nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if failed := g.Wait(); failed != nil {
+		return failed
+	}
+	return errors.Join(err, whole.Err())
+}
+
+// blob fetches a blob and writes its uses, which come in parts.
+func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobInfo, parts <-chan []use) error {
+	d := c.Tree.Parts(info)
+	var err error
+	if n.whole {
+		if d, err = c.Tree.Download(ctx, info); err != nil && c.ends(ctx, err) {
+			return err
+		}
+	}
+	var ends []entry
+	for part := range parts {
+		for j := range part {
+			if u := &part[j]; u.last && !u.only {
+				ends = append(ends, entry{dir: u.dir, slot: u.slot})
+			}
+		}
+		switch {
+		case err != nil:
+			c.lose(part, err)
+		case n.whole:
+			err = c.whole(ctx, d, part)
+		default:
+			err = c.parts(ctx, d, part)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if d != nil {
+		requests, bytes := d.Fetched()
+		c.tally.requests.Add(requests)
+		c.tally.fetched.Add(bytes)
+		d.Release()
+	}
+	c.progress("restore")
+	return c.finished(ctx, i, ends)
+}
+
+// ends reports whether an error of the store's ends the restore: nothing else
+// would be had from it either.
+func (c *content) ends(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, remote.ErrNoStore) || errors.Is(err, seal.ErrNoIdentity)
+}
+
+// frame is the uses of one frame.
+type frame struct {
+	span blob.Span
+	uses []use
+}
+
+// framesOf yields the frames of uses, which are sorted.
+func framesOf(uses []use) iter.Seq[frame] {
+	return func(yield func(frame) bool) {
+		for start := 0; start < len(uses); {
+			end := start + 1
+			for end < len(uses) && uses[end].frame == uses[start].frame && end-start < usesOfFrame {
+				end++
+			}
+			u := &uses[start]
+			if !yield(frame{blob.Span{Offset: u.frame, Length: int64(u.packed)}, uses[start:end]}) {
+				return
+			}
+			start = end
+		}
+	}
+}
+
+// whole has the frames of a blob that is in memory written.
+func (c *content) whole(ctx context.Context, d *fs.Download, uses []use) error {
+	var wait sync.WaitGroup
+	for f := range framesOf(uses) {
+		c.hand(ctx, &wait, func() {
+			frames, err := d.Frames(ctx, f.span)
+			if err != nil {
+				c.lose(f.uses, err)
+				return
+			}
+			c.frame(ctx, d, frames[0], f.uses)
+		})
+	}
+	wait.Wait()
+	return nil
+}
+
+// hand gives work to a worker.
+func (c *content) hand(ctx context.Context, wait *sync.WaitGroup, work func()) {
+	wait.Add(1)
+	select {
+	case c.work <- func() {
+		defer wait.Done()
+		if ctx.Err() == nil {
+			work()
+		}
+	}:
+	case <-ctx.Done():
+		wait.Done()
+	}
+}
+
+// parts fetches frames in batches and has them written.
+func (c *content) parts(ctx context.Context, d *fs.Download, uses []use) error {
+	var batch []frame
+	packed, plain := int64(0), int64(0)
+	for f := range framesOf(uses) {
+		last := &f.uses[len(f.uses)-1]
+		p := last.start + int64(last.length) // at least; a writer packs no more
+		if len(batch) == framesAtOnce || len(batch) > 0 && (packed+f.span.Length > partsAtOnce || plain+p > 4*partsAtOnce) {
+			if err := c.batch(ctx, d, batch); err != nil {
+				return err
+			}
+			batch, packed, plain = batch[:0], 0, 0
+		}
+		batch, packed, plain = append(batch, f), packed+f.span.Length, plain+p
+	}
+	return c.batch(ctx, d, batch)
+}
+
+func (c *content) batch(ctx context.Context, d *fs.Download, batch []frame) error {
+	spans := make([]blob.Span, len(batch))
+	for i, f := range batch {
+		spans[i] = f.span
+	}
+	frames, err := d.Frames(ctx, spans...)
+	if errors.Is(err, remote.ErrCorrupt) && len(batch) > 1 {
+		// One that is damaged must not take its neighbours along.
+		for i := range batch {
+			if err := c.batch(ctx, d, batch[i:i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err != nil && c.ends(ctx, err) {
+		c.cancel(err)
+		return err
+	}
+	var wait sync.WaitGroup
+	for i, f := range batch {
+		if err != nil {
+			c.lose(f.uses, err)
+			continue
+		}
+		c.hand(ctx, &wait, func() { c.frame(ctx, d, frames[i], f.uses) })
+	}
+	wait.Wait()
+	return nil
+}
+
+// frame checks the chunks of a frame and writes them.
+func (c *content) frame(ctx context.Context, d *fs.Download, data []byte, uses []use) {
+	var chunk []byte
+	var wrong error
+	for i := range uses {
+		u := &uses[i]
+		if i == 0 || u.start != uses[i-1].start || u.chunk != uses[i-1].chunk || u.length != uses[i-1].length {
+			place := blob.Chunk{ID: u.chunk, Offset: u.start, Length: int64(u.length)}
+			if chunk, wrong = place.Cut(data); wrong != nil {
+				wrong = &fs.BlobError{Key: d.Key(), Err: fmt.Errorf("frame at %d: %w", u.frame, wrong)}
+			}
+		}
+		if wrong != nil {
+			c.lose(uses[i:i+1], wrong)
+			continue
+		}
+		if err := c.write(ctx, u, chunk); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			if fatal(err) {
+				c.cancel(fmt.Errorf("write %q: %w", c.pathOf(u.dir, u.slot), err))
+				return
+			}
+			c.fail(KindTarget, u.dir, u.slot, err)
+		}
+	}
+}
+
+// lose tells that files cannot be restored, because content is not to be had.
+func (c *content) lose(uses []use, err error) {
+	for i := range uses {
+		c.fail(KindContent, uses[i].dir, uses[i].slot, err)
+	}
+}
+
+// finished completes the files of more than one piece whose last one is in blob
+// i or one before it, as soon as all of these are done.
+func (c *content) finished(ctx context.Context, i int, ends []entry) error {
+	c.mu.Lock()
+	c.waiting[i] = ends
+	ends = nil
+	for {
+		w, ok := c.waiting[c.next]
+		if !ok {
+			break
+		}
+		delete(c.waiting, c.next)
+		ends = append(ends, w...)
+		c.next++
+		<-c.ahead
+	}
+	c.mu.Unlock()
+	for _, e := range ends {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := c.finishFile(ctx, e.dir, e.slot); err != nil {
+			if fatal(err) {
+				return err
+			}
+			c.fail(KindTarget, e.dir, e.slot, err)
+		}
+	}
+	return nil
+}

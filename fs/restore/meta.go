@@ -1,0 +1,179 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+)
+
+// owner is who gets an entry, -1 for a part that stays as it is: only root gives
+// files away, others may choose among their own groups.
+func (r *run) owner(n *metastore.Node) (uid, gid int) {
+	if r.me.root {
+		return int(n.UID), int(n.GID)
+	}
+	uid, gid = -1, -1
+	if n.UID == r.me.uid {
+		uid = int(n.UID)
+	}
+	if r.me.groups[n.GID] {
+		gid = int(n.GID)
+	}
+	return uid, gid
+}
+
+// mode is the permission bits that an entry gets.
+func (r *run) mode(n *metastore.Node) uint32 {
+	if r.me.root {
+		return n.Mode
+	}
+	return n.Mode &^ (unix.S_ISUID | unix.S_ISGID)
+}
+
+// maySet reports whether whoever runs this may set an attribute.
+func (r *run) maySet(name string) bool {
+	return r.me.root || !strings.HasPrefix(name, "security.") && !strings.HasPrefix(name, "trusted.")
+}
+
+// subject is what metadata is applied to: an open file or folder, or a handle
+// with O_PATH, which is all there is to have of a link or a device.
+type subject struct {
+	fd   int
+	path bool
+	// made: it is new, and has the owner and the mode that it was made with,
+	// and no attributes.
+	made bool
+	mode uint32 // with made
+	// again: it will be done once more, so what is not done does not count.
+	again bool
+}
+
+// apply sets owner, attributes and mode, in this order: a new owner takes the
+// setuid bit and capabilities away, and an ACL changes the mode. What fails is
+// returned, joined, when the rest is done.
+func (r *run) apply(ctx context.Context, s subject, n *metastore.Node) error {
+	var failed []error
+	uid, gid := r.owner(n)
+	if uid < 0 || gid < 0 {
+		s.skip(&r.tally.owners)
+	}
+	own := s.made && (uid < 0 || uint32(uid) == r.me.uid) && (gid < 0 || uint32(gid) == r.me.gid)
+	if !own && (uid >= 0 || gid >= 0) {
+		if err := unix.Fchownat(s.fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+			failed = append(failed, fmt.Errorf("give it to %d:%d: %w", uid, gid, err))
+		}
+	}
+	if n.HasXattrs || !s.made {
+		failed = append(failed, r.attributes(ctx, s, n)...)
+	}
+	mode := r.mode(n)
+	if mode != n.Mode {
+		s.skip(&r.tally.setIDs)
+	}
+	if n.Type != metastore.Symlink && !(own && !n.HasXattrs && s.mode == mode) {
+		if err := s.chmod(mode); err != nil {
+			failed = append(failed, fmt.Errorf("set its mode %04o: %w", mode, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// skip counts what is not done.
+func (s subject) skip(n *atomic.Int64) {
+	if !s.again {
+		n.Add(1)
+	}
+}
+
+func (s subject) chmod(mode uint32) error {
+	if s.path {
+		return unix.Chmod(procPath(s.fd), mode)
+	}
+	return unix.Fchmod(s.fd, mode)
+}
+
+// attributes sets the snapshot's attributes and removes others that a person
+// can set.
+func (r *run) attributes(ctx context.Context, s subject, n *metastore.Node) (failed []error) {
+	var want []metastore.Xattr
+	if n.HasXattrs {
+		var err error
+		if want, err = r.Tree.Xattrs(ctx, n.Ino); err != nil {
+			return []error{err}
+		}
+	}
+	if !s.made {
+		failed = s.strip(want, r.me.root)
+	}
+	for _, x := range want {
+		if !r.maySet(x.Name) {
+			s.skip(&r.tally.attributes)
+			continue
+		}
+		err := s.setxattr(x)
+		switch {
+		case errors.Is(err, unix.ENOTSUP):
+			s.skip(&r.tally.unsupported)
+		case err != nil:
+			failed = append(failed, fmt.Errorf("set attribute %q: %w", x.Name, err))
+		}
+	}
+	return failed
+}
+
+func (s subject) setxattr(x metastore.Xattr) error {
+	if s.path {
+		return unix.Setxattr(procPath(s.fd), x.Name, x.Value, 0)
+	}
+	return unix.Fsetxattr(s.fd, x.Name, x.Value, 0)
+}
+
+// strip removes the attributes that are not wanted. Those that the system
+// manages by itself, as SELinux's, stay.
+func (s subject) strip(want []metastore.Xattr, root bool) (failed []error) {
+	const longest = 64 << 10 // Linux' limit for the list
+	at := procPath(s.fd)
+	buf := make([]byte, 256)
+	n, err := unix.Listxattr(at, buf)
+	if errors.Is(err, unix.ERANGE) {
+		buf = make([]byte, longest)
+		n, err = unix.Listxattr(at, buf)
+	}
+	if err != nil {
+		return nil // a file system without, or a type without
+	}
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
+		managed := !strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "system.posix_acl_") &&
+			!(root && (name == "security.capability" || strings.HasPrefix(name, "trusted.")))
+		if managed || slices.ContainsFunc(want, func(x metastore.Xattr) bool { return x.Name == name }) {
+			continue
+		}
+		if err := unix.Removexattr(at, name); err != nil && !errors.Is(err, unix.ENODATA) {
+			failed = append(failed, fmt.Errorf("remove attribute %q: %w", name, err))
+		}
+	}
+	return failed
+}
+
+// touch sets an entry's modification time. When it was read last nobody knows.
+func touch(dirfd int, name string, n *metastore.Node) error {
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: n.MTime.Sec, Nsec: int64(n.MTime.Nsec)}}
+	if err := unix.UtimesNanoAt(dirfd, name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("set its time: %w", err)
+	}
+	return nil
+}
+
+// undescribed tells what of an entry's metadata could not be set.
+func (r *run) undescribed(dir, slot uint64, err error) {
+	if err != nil {
+		r.problem(KindMetadata, r.pathOf(dir, slot), err)
+	}
+}
