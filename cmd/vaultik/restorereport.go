@@ -169,7 +169,7 @@ func (a *app) restored(snapshot, dir string, o restore.Options, r *restore.Resul
 		Complete    bool    `json:"complete"`
 		Seconds     float64 `json:"seconds"`
 	}{
-		"summary", snapshot, quote(dir), o.DryRun, n.Files, n.Directories, n.Symlinks, n.Specials, n.Links, n.Bytes,
+		"summary", snapshot, dir, o.DryRun, n.Files, n.Directories, n.Symlinks, n.Specials, n.Links, n.Bytes,
 		r.Same, r.Kept, r.Excluded, deleted(o, r), r.Problems, r.Owners, r.SetIDs, r.Devices, r.Attributes, r.Unsupported,
 		r.Blobs, r.Requests, fetched(o, r), r.Verified, !r.Incomplete(), took.Seconds(),
 	})

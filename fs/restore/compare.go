@@ -105,8 +105,8 @@ func sameTime(n *metastore.Node, st *unix.Stat_t) bool {
 }
 
 // described reports whether what is there has the right metadata, as far as
-// whoever runs this can set it. Attributes are looked at where the snapshot has
-// some.
+// whoever runs this can set it. The attributes of what has none in the snapshot
+// are looked at for directories only.
 func (r *run) described(ctx context.Context, dirfd int, n *metastore.Node, st *unix.Stat_t) (bool, error) {
 	owner, group := r.owner(n)
 	if owner >= 0 && uint32(owner) != st.Uid || group >= 0 && uint32(group) != st.Gid || !sameTime(n, st) {
@@ -115,7 +115,7 @@ func (r *run) described(ctx context.Context, dirfd int, n *metastore.Node, st *u
 	if n.Type != metastore.Symlink && st.Mode&0o7777 != r.mode(n) {
 		return false, nil
 	}
-	if !n.HasXattrs {
+	if !n.HasXattrs && n.Type != metastore.Directory {
 		return true, nil
 	}
 	want, err := r.Tree.Xattrs(ctx, n.Ino)
@@ -127,16 +127,22 @@ func (r *run) described(ctx context.Context, dirfd int, n *metastore.Node, st *u
 		return false, nil // it cannot be looked at, perhaps it can be set
 	}
 	defer unix.Close(h)
+	return r.attributed(procPath(h), want), nil
+}
+
+// attributed reports whether what is at a path has the attributes that are
+// wanted and that this run may set, and no others that strip would remove.
+func (r *run) attributed(at string, want []metastore.Xattr) bool {
 	for _, x := range want {
 		if !r.maySet(x.Name) {
 			continue
 		}
 		value := make([]byte, len(x.Value)+1)
-		if got, err := unix.Getxattr(procPath(h), x.Name, value); err != nil || !bytes.Equal(value[:got], x.Value) {
-			return false, nil
+		if got, err := unix.Getxattr(at, x.Name, value); err != nil || !bytes.Equal(value[:got], x.Value) {
+			return false
 		}
 	}
-	return true, nil
+	return len(surplusXattrs(at, want, r.me.root)) == 0
 }
 
 func modeOf(t metastore.Type) uint32 {

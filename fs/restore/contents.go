@@ -15,7 +15,6 @@ import (
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
-	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
 // How blobs are read, bytes unless said otherwise.
@@ -209,9 +208,10 @@ func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobIn
 }
 
 // ends reports whether an error of the store's ends the restore: nothing else
-// would be had from it either.
+// would be had from it either. A blob that no identity opens is not that: damage
+// to its header looks the same.
 func (c *content) ends(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, remote.ErrNoStore) || errors.Is(err, seal.ErrNoIdentity)
+	return ctx.Err() != nil || errors.Is(err, remote.ErrNoStore)
 }
 
 // frame is the uses of one frame.

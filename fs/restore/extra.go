@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -115,8 +117,8 @@ func (p *planner) surplus(ctx context.Context, f *folder, t *names) error {
 		return err
 	}
 	if !t.many {
-		for name, known := range t.names {
-			if !known {
+		for _, name := range slices.Sorted(maps.Keys(t.names)) {
+			if !t.names[name] {
 				if err := check(name); err != nil {
 					return err
 				}

@@ -209,7 +209,7 @@ func (r *run) other(ctx context.Context, e *entry) error {
 		_ = unix.Unlinkat(d.fd, temp, 0) // the next run tries again
 		return fmt.Errorf("open it: %w", err)
 	}
-	return r.complete(ctx, d, subject{fd: fd, path: true, made: d.plain, mode: 0o600}, temp, n, nil)
+	return r.complete(ctx, d, subject{fd: fd, path: true, made: d.plain, mode: r.me.masked(0o600)}, temp, n, nil)
 }
 
 // mend sets the metadata of something that is otherwise as it should be.
@@ -330,12 +330,19 @@ func (r *run) describe(ctx context.Context, e *entry) error {
 		return err
 	}
 	defer r.target.put(d)
-	// It is there, so nothing of what it got is taken for granted, but a new one
-	// has no attributes.
-	s := subject{fd: d.fd, made: r.fresh.has(e.slot) && e.flags&passage == 0, mode: 0o700}
-	if !d.plain {
-		s.made = false
+	if e.flags&exists != 0 {
+		var st unix.Stat_t
+		if err := unix.Fstat(d.fd, &st); err != nil {
+			return fmt.Errorf("examine the folder: %w", err)
+		}
+		self := n
+		self.Name = "."
+		if same, err := r.described(ctx, d.fd, &self, &st); err == nil && same {
+			return nil
+		}
 	}
+	// One that is there already may have anything, a new one has no attributes.
+	s := subject{fd: d.fd, made: d.plain && e.flags&(exists|passage) == 0, mode: r.me.masked(0o700)}
 	failed := r.apply(ctx, s, &n)
 	if e.slot == r.place.base.Ino {
 		return errors.Join(failed, touch(d.fd, ".", &n))

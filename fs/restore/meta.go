@@ -135,11 +135,22 @@ func (s subject) setxattr(x metastore.Xattr) error {
 	return unix.Fsetxattr(s.fd, x.Name, x.Value, 0)
 }
 
-// strip removes the attributes that are not wanted. Those that the system
-// manages by itself, as SELinux's, stay.
+// strip removes the attributes that are not wanted.
 func (s subject) strip(want []metastore.Xattr, root bool) (failed []error) {
-	const longest = 64 << 10 // Linux' limit for the list
 	at := procPath(s.fd)
+	for _, name := range surplusXattrs(at, want, root) {
+		if err := unix.Removexattr(at, name); err != nil && !errors.Is(err, unix.ENODATA) {
+			failed = append(failed, fmt.Errorf("remove attribute %q: %w", name, err))
+		}
+	}
+	return failed
+}
+
+// surplusXattrs are the attributes of what is at a path that are not wanted.
+// Those that the system manages by itself, as SELinux's, are none of our
+// business.
+func surplusXattrs(at string, want []metastore.Xattr, root bool) (surplus []string) {
+	const longest = 64 << 10 // Linux' limit for the list
 	buf := make([]byte, 256)
 	n, err := unix.Listxattr(at, buf)
 	if errors.Is(err, unix.ERANGE) {
@@ -150,16 +161,13 @@ func (s subject) strip(want []metastore.Xattr, root bool) (failed []error) {
 		return nil // a file system without, or a type without
 	}
 	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
-		managed := !strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "system.posix_acl_") &&
-			!(root && (name == "security.capability" || strings.HasPrefix(name, "trusted.")))
-		if managed || slices.ContainsFunc(want, func(x metastore.Xattr) bool { return x.Name == name }) {
-			continue
-		}
-		if err := unix.Removexattr(at, name); err != nil && !errors.Is(err, unix.ENODATA) {
-			failed = append(failed, fmt.Errorf("remove attribute %q: %w", name, err))
+		ours := strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "system.posix_acl_") ||
+			root && (name == "security.capability" || strings.HasPrefix(name, "trusted."))
+		if ours && !slices.ContainsFunc(want, func(x metastore.Xattr) bool { return x.Name == name }) {
+			surplus = append(surplus, name)
 		}
 	}
-	return failed
+	return surplus
 }
 
 // touch sets an entry's modification time. When it was read last nobody knows.

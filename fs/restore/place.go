@@ -69,11 +69,22 @@ type identity struct {
 	root     bool
 	uid, gid uint32
 	groups   map[uint32]bool
-	umask    uint32 // 0777 if it is not known
+	umask    uint32 // unknown if nobody says
+}
+
+// unknown is a mode that nothing has.
+const unknown = ^uint32(0)
+
+// masked is the mode that what is made with one gets.
+func (me *identity) masked(mode uint32) uint32 {
+	if me.umask == unknown {
+		return unknown
+	}
+	return mode &^ me.umask
 }
 
 func whoami(root bool) (identity, error) {
-	me := identity{root: root, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), groups: make(map[uint32]bool), umask: 0o777}
+	me := identity{root: root, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), groups: make(map[uint32]bool), umask: unknown}
 	groups, err := os.Getgroups()
 	if err != nil {
 		return me, fmt.Errorf("ask for this user's groups: %w", err)
@@ -89,7 +100,7 @@ func whoami(root bool) (identity, error) {
 	for line := range strings.Lines(string(status)) {
 		if mask, ok := strings.CutPrefix(line, "Umask:"); ok {
 			if n, err := fmt.Sscanf(strings.TrimSpace(mask), "%o", &me.umask); n != 1 || err != nil {
-				me.umask = 0o777
+				me.umask = unknown
 			}
 		}
 	}
@@ -129,15 +140,21 @@ func newRun(ctx context.Context, o Options) (_ *run, err error) {
 
 // spools are what the plan goes into: some 40 MB in memory at most.
 func (r *run) spools() {
-	entries := spool[entry]{limit: 1 << 17, dir: r.Temp, size: entrySize,
+	limit := func(n int) int {
+		if r.spoolLimit > 0 {
+			return r.spoolLimit
+		}
+		return n
+	}
+	entries := spool[entry]{limit: limit(1 << 17), dir: r.Temp, size: entrySize,
 		put: func(b []byte, e *entry) { e.encode(b) }, get: func(b []byte, e *entry) { e.decode(b) }}
 	r.dirs.init(&entries)
 	r.others.init(&entries)
 	r.checks.init(&entries)
-	r.names.init(&spool[name]{limit: 1 << 16, dir: r.Temp, size: nameSize,
+	r.names.init(&spool[name]{limit: limit(1 << 16), dir: r.Temp, size: nameSize,
 		put: func(b []byte, n *name) { n.encode(b) }, get: func(b []byte, n *name) { n.decode(b) },
 		order: (*name).compare})
-	r.uses.init(&spool[use]{limit: 1 << 18, dir: r.Temp, size: useSize,
+	r.uses.init(&spool[use]{limit: limit(1 << 18), dir: r.Temp, size: useSize,
 		put: func(b []byte, u *use) { u.encode(b) }, get: func(b []byte, u *use) { u.decode(b) },
 		order: (*use).compare})
 	r.extra.dir = r.Temp

@@ -56,6 +56,8 @@ type Options struct {
 	Root   bool        // owners, setuid and setgid bits, devices and the security and trusted attributes are restored
 	Temp   string      // folder for the plan if it outgrows memory; "" is the system's
 	Report func(Event) // may be nil; called from several goroutines
+
+	spoolLimit int // records of the plan in memory; 0 is sensible
 }
 
 // Deletion is what is to be deleted.

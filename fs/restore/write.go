@@ -54,13 +54,14 @@ func (r *run) write(ctx context.Context, u *use, data []byte) error {
 
 // writeWhole writes a file that has one piece of data, or none.
 func (r *run) writeWhole(ctx context.Context, d *handle, n *metastore.Node, data []byte, off int64) (err error) {
-	s := subject{made: d.plain, mode: 0o600}
-	if want := r.mode(n); d.plain && r.owned(n) && !n.HasXattrs && want&^0o777 == 0 && want&r.me.umask == 0 {
-		s.mode = want // one system call less
+	s, mode := subject{made: d.plain}, uint32(0o600)
+	if want := r.mode(n); d.plain && r.owned(n) && !n.HasXattrs && want&^0o777 == 0 && r.me.masked(want) == want {
+		mode = want // one system call less
 	}
+	s.mode = r.me.masked(mode)
 	temp := r.temporary(n.Cookie)
 	s.fd, err = retry(func() (int, error) {
-		return unix.Openat(d.fd, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, s.mode)
+		return unix.Openat(d.fd, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	})
 	if err != nil {
 		return fmt.Errorf("make the file: %w", err)
@@ -182,7 +183,7 @@ func (r *run) finishFile(ctx context.Context, dir, slot uint64) error {
 	if size != n.Size {
 		err = truncate(fd, n.Size)
 	}
-	return r.complete(ctx, d, subject{fd: fd, made: d.plain, mode: 0o600}, r.temporary(slot), n, err)
+	return r.complete(ctx, d, subject{fd: fd, made: d.plain, mode: r.me.masked(0o600)}, r.temporary(slot), n, err)
 }
 
 func writeAt(fd int, data []byte, off int64) error {
