@@ -267,6 +267,9 @@ func (c *Chunks) get(ctx context.Context, r *blob.Reader, group []frame) ([][]by
 		spans[i] = blob.Span{Offset: f.key.offset, Length: f.length}
 	}
 	data, err := r.Frames(ctx, spans)
+	if errors.Is(err, remote.ErrCorrupt) && c.forget(group[0].ref.Key) {
+		data, err = r.Frames(ctx, spans)
+	}
 	if err != nil {
 		return nil, c.because(ctx, group[0], err)
 	}
@@ -340,6 +343,30 @@ func (c *Chunks) land(group []frame, data [][]byte, err error) {
 		}
 		close(f.done)
 	}
+}
+
+// forgetter is a store that keeps copies of blobs.
+type forgetter interface {
+	// Forget drops the copy of a blob, which turned out to be damaged.
+	Forget(key string)
+}
+
+// forget drops what the store keeps of a blob, and reports whether it keeps
+// anything.
+func (c *Chunks) forget(key string) bool {
+	f, ok := c.store.(forgetter)
+	if ok {
+		f.Forget(key)
+	}
+	return ok
+}
+
+// doubt drops all copies of a frame: the next one comes from where the blob is.
+func (c *Chunks) doubt(f frame) {
+	c.forget(f.ref.Key)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cache.drop(f.key)
 }
 
 // distrust is told of a chunk that has the wrong hash. Its frame leaves the

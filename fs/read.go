@@ -104,7 +104,16 @@ func (t *Tree) readWindow(ctx context.Context, n metastore.Node, p []byte, off i
 		}
 		chunk, err := t.chunk(x, want[0], frames[0])
 		if err != nil {
-			return err
+			// What is damaged may be a copy on this side of the store.
+			t.chunks.doubt(want[0])
+			again, failed := t.chunks.frames(ctx, want[:1])
+			if failed != nil {
+				return failed
+			}
+			if chunk, err = t.chunk(x, want[0], again[0]); err != nil {
+				t.chunks.distrust(want[0], err)
+				return err
+			}
 		}
 		copy(dst, chunk[from-x.Offset:to-x.Offset])
 		want, frames = want[1:], frames[1:]
@@ -137,9 +146,7 @@ func (t *Tree) chunk(x metastore.Extent, f frame, data []byte) ([]byte, error) {
 	if err == nil {
 		return chunk, nil
 	}
-	err = &BlobError{f.ref.Key, fmt.Errorf("frame at %d: %w", f.key.offset, err)}
-	t.chunks.distrust(f, err)
-	return nil, err
+	return nil, &BlobError{f.ref.Key, fmt.Errorf("frame at %d: %w", f.key.offset, err)}
 }
 
 // SeekData returns the first offset at or after off that is not in a hole,

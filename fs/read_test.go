@@ -320,17 +320,57 @@ func TestHashesAreCheckedOnEveryReadAlsoFromMemory(t *testing.T) {
 	for _, el := range w.tree.chunks.cache.frames {
 		el.Value.(*cachedFrame).data[50_000] ^= 1 // memory fails
 	}
-	p := make([]byte, 10)
-	if _, err := w.tree.ReadAt(t.Context(), n, p, 0); !errors.Is(err, remote.ErrCorrupt) {
-		t.Errorf("ten sound bytes of a chunk that is damaged elsewhere: %v", err)
+	before := w.gets()
+	if got, err := w.read(t.Context(), n); err != nil || !bytes.Equal(got, e.Bytes()) {
+		t.Errorf("what memory damaged is not fetched again: %v", err)
+	}
+	if w.gets() == before {
+		t.Error("nothing was fetched")
 	}
 	if got, err := w.read(t.Context(), w.node(t, "neighbour")); err != nil || len(got) != 1000 {
 		t.Errorf("another chunk of that frame: %v", err)
 	}
-	w.clock.add(failFast)
-	if got, err := w.read(t.Context(), n); err != nil || !bytes.Equal(got, e.Bytes()) {
-		t.Errorf("the frame is not fetched again: %v", err)
+}
+
+// A copy on this side of the store that is damaged, and passes for sound there,
+// is dropped, and the store is asked once more.
+func TestADamagedCopyOfABlobIsDropped(t *testing.T) {
+	e := fstest.Regular("/file", fstest.Noise(1, 100_000))
+	w := newWorld(t, ChunkOptions{}, e)
+	copies := &copies{Store: w.Store, damaged: true}
+	chunks := NewChunks(copies, []age.Identity{w.Identity}, ChunkOptions{})
+	defer chunks.Close()
+	tree := &Tree{view: w.tree.view, chunks: chunks, writer: "ann"}
+	tree.ahead = newAhead(tree)
+	defer tree.ahead.close()
+	p := make([]byte, 100_000)
+	if _, err := tree.ReadAt(t.Context(), w.node(t, "file"), p, 0); err != nil || !bytes.Equal(p, e.Bytes()) {
+		t.Error(err)
 	}
+	if copies.damaged {
+		t.Error("the damaged copy is still there")
+	}
+}
+
+// copies is a store in front of which damaged copies of its blobs are kept.
+type copies struct {
+	remote.Store
+	damaged bool
+}
+
+func (c *copies) Forget(string) { c.damaged = false }
+
+func (c *copies) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	r, err := c.Store.Get(ctx, key, off, n)
+	if err != nil || !c.damaged {
+		return r, err
+	}
+	defer r.Close()
+	body, err := io.ReadAll(r)
+	for i := range body {
+		body[i] ^= 0x55
+	}
+	return io.NopCloser(bytes.NewReader(body)), err
 }
 
 func TestMemoryIsBoundedInBytes(t *testing.T) {

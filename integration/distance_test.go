@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -27,7 +26,7 @@ func TestAFolderOfSmallFilesIsCopiedOverALongLine(t *testing.T) {
 	dir := m.mount(id)
 	dst := filepath.Join(t.TempDir(), "copy")
 	began := time.Now()
-	run(t, "cp", "-a", filepath.Join(dir, src), dst)
+	tool(t, "cp", "-a", filepath.Join(dir, src), dst)
 	took := time.Since(began)
 	gets, bytes := c.fetched()
 	t.Logf("%d files in %v, with %d requests for %d bytes", files, took, gets, bytes)
@@ -70,13 +69,6 @@ func TestARandomReadOverALongLineTakesFewRequests(t *testing.T) {
 	}
 }
 
-func run(t *testing.T, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-}
-
 // A large file comes as fast as the line lets it: what is read ahead is enough
 // to keep it full.
 func TestALargeFileFillsALongLine(t *testing.T) {
@@ -93,7 +85,7 @@ func TestALargeFileFillsALongLine(t *testing.T) {
 	l.limit(rate)
 	c.forget()
 	began := time.Now()
-	run(t, "cmp", filepath.Join(dir, src, "large"), filepath.Join(src, "large"))
+	tool(t, "cmp", filepath.Join(dir, src, "large"), filepath.Join(src, "large"))
 	took := time.Since(began)
 	gets, bytes := c.fetched()
 	t.Logf("%v for %d bytes over a line of %d bytes a second: %.0f %% of it; %d requests for %d bytes",

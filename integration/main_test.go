@@ -48,12 +48,13 @@ func TestMain(m *testing.M) {
 // machine is a computer with vaultik on it: its own home, config, state and
 // cache, and a store that other machines may share.
 type machine struct {
-	t      *testing.T
-	dir    string
-	store  string
-	env    []string
-	mounts []func() // unmount, once each
-	as     []string // words before the program's name, to run it as somebody else
+	t       *testing.T
+	dir     string
+	store   string
+	env     []string
+	mounts  []func() // unmount, once each
+	serving int      // process of the newest mount
+	as      []string // words before the program's name, to run it as somebody else
 }
 
 func newMachine(t *testing.T, store string, env ...string) *machine {
@@ -208,6 +209,7 @@ func (m *machine) mount(snapshot string, args ...string) string {
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
+	m.serving = cmd.Process.Pid
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	stop := sync.OnceFunc(func() {

@@ -55,9 +55,10 @@ func (r *results) quiet(k key) (s []sample, ok bool) {
 
 type bench struct {
 	options
-	tools []*tool
-	work  string
-	log   io.Writer // a line for every run
+	tools  []*tool
+	work   string
+	target string    // where trees come back to: in memory, if there is room
+	log    io.Writer // a line for every run
 }
 
 func (b *bench) home(t *tool) string { return filepath.Join(b.work, t.name) }
@@ -172,6 +173,9 @@ func (b *bench) round(ctx context.Context, r *results, root string, round int, t
 	}
 	if r.corpus.kind != "source" {
 		return nil
+	}
+	if err := b.reading(ctx, r, root, tools); err != nil {
+		return err
 	}
 	var err error
 	if r.edits, err = edit(root, uint64(round)); err != nil {

@@ -34,29 +34,43 @@ func (s sample) quiet() bool { return s.noise <= tolerable }
 
 // measure runs a command to its end.
 func measure(cmd *exec.Cmd) (sample, error) {
-	// What earlier runs left to be written must not be written during this one.
-	unix.Sync()
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = nil, &said
+	return measureAll(func() ([]*exec.Cmd, time.Duration, error) {
+		start := time.Now()
+		err := cmd.Run()
+		return []*exec.Cmd{cmd}, time.Since(start), explained(cmd, err, said.Bytes())
+	})
+}
+
+// measureAll adds up what the processes that run returns have used until they
+// ended. The peak is the first one's.
+func measureAll(run func() ([]*exec.Cmd, time.Duration, error)) (s sample, err error) {
+	// What earlier runs left to be written must not be written during this one.
+	unix.Sync()
 	before, err := busy()
 	if err != nil {
 		return sample{}, err
 	}
-	start := time.Now()
-	err = cmd.Run()
-	wall := time.Since(start)
-	if err := explained(cmd, err, said.Bytes()); err != nil {
+	cmds, wall, err := run()
+	if err != nil {
 		return sample{}, err
 	}
 	after, err := busy()
 	if err != nil {
 		return sample{}, err
 	}
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		return sample{}, errors.New("this system does not tell what a process used")
+	s.wall = wall
+	for i, cmd := range cmds {
+		usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+		if !ok {
+			return sample{}, errors.New("this system does not tell what a process used")
+		}
+		s.cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		if i == 0 {
+			s.peak = usage.Maxrss << 10
+		}
 	}
-	s := sample{wall: wall, cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), peak: usage.Maxrss << 10}
 	// The kernel counts in hundredths of a second on each core: below that
 	// nothing can be told.
 	const grain = 50 * time.Millisecond

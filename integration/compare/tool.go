@@ -20,6 +20,8 @@ type tool struct {
 	env           func(home string) []string
 	create        func(home, dir string) []string // arguments that make a store for backups of dir
 	backup        func(home, dir string) []string
+	restore       func(dst string) []string       // the newest backup; nil: not measured
+	mount         func(home, dir string) []string // the newest backup, in the foreground; nil: not measured
 }
 
 func newVaultik() *tool {
@@ -36,6 +38,12 @@ func newVaultik() *tool {
 			return []string{"init", "--store", "file://" + store(home), "--kit", filepath.Join(home, "kit.txt"), "--writer", "bench", dir}
 		},
 		backup: func(home, dir string) []string { return []string{"backup", "--quiet"} },
+		restore: func(dst string) []string {
+			return []string{"restore", "--identity", "kit.txt", "--quiet", "latest", dst}
+		},
+		mount: func(home, dir string) []string {
+			return []string{"mount", "--identity", filepath.Join(home, "kit.txt"), "latest", dir}
+		},
 	}
 }
 
@@ -49,6 +57,8 @@ func newRestic() *tool {
 		},
 		create: func(home, dir string) []string { return []string{"init", "--quiet"} },
 		backup: func(home, dir string) []string { return []string{"backup", "--quiet", dir} },
+		// Its mount is not measured: cp takes ten times as long there.
+		restore: func(dst string) []string { return []string{"restore", "--quiet", "latest", "--target", dst} },
 	}
 }
 

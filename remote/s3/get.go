@@ -85,7 +85,10 @@ func (d *download) request() error {
 		}
 		opts.Set("Range", fmt.Sprintf("bytes=%d-%s", d.off, last))
 	}
-	wctx, w := s.newWatch(d.ctx, s.opts.Stall)
+	// A service that has not begun to answer by then has most likely not got the
+	// request: the connection died without a word. Whoever waits for a read has
+	// less patience than an upload.
+	wctx, w := s.newWatch(d.ctx, s.opts.Stall/4)
 	body, info, header, err := s.core.GetObject(wctx, s.opts.Bucket, s.prefix+d.key, opts)
 	if err != nil {
 		w.end()

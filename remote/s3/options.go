@@ -70,7 +70,7 @@ type Options struct {
 	// Stall is how long a transfer may make no progress, and an answer may
 	// take to begin, before the attempt counts as failed. The answer to a
 	// complete upload may take twice as long; when a store is opened, a third
-	// must do. 0 means 60 s.
+	// must do, and for Get a quarter. 0 means 60 s.
 	Stall time.Duration
 }
 
