@@ -17,7 +17,7 @@ import (
 const (
 	restored = "restore"
 	copied   = "cp -a"
-	tarred   = "tar | tar"
+	tarred   = "tar to tar"
 	synced   = "rsync -a"
 )
 
