@@ -18,7 +18,7 @@ import (
 
 // Defaults of ChunkOptions.
 const (
-	DefaultMemory  = 256 << 20
+	DefaultMemory  = 128 << 20
 	DefaultTimeout = time.Minute
 
 	// maxReaders bounds how many blobs' file keys are remembered. Each saves

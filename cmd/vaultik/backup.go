@@ -3,9 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
 
@@ -38,15 +35,7 @@ func (a *app) backup(c *cli.Context) (err error) {
 	if c.Bool("cron") {
 		a.ui.quiet = true
 	}
-	if os.Getenv("GOGC") == "" {
-		// What a backup holds is mostly large buffers, which cost a collector
-		// nothing to look at, and the machine has other work than this one.
-		defer debug.SetGCPercent(debug.SetGCPercent(25))
-		// While little is held, a quarter of that is allocated in no time. This
-		// counts as held and takes no memory, since it is never touched.
-		ballast := make([]byte, 32<<20)
-		defer runtime.KeepAlive(ballast)
-	}
+	defer collectOften()()
 	w, err := a.openWriter(c)
 	if err != nil {
 		return err

@@ -51,6 +51,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 	if c.Args().Len() == 2 {
 		snapshot, dir = c.Args().Get(0), c.Args().Get(1)
 	}
+	defer collectOften()()
 	o, err := a.mountOptions(c)
 	if err != nil {
 		return err
