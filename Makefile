@@ -16,7 +16,7 @@ export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0 -D
 VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1 && echo -buildvcs=true))
 TEST    := $(GO) test
 RACE    := ./backup/... ./fs/... ./metastore/... ./remote/...
-SOAK    := FourThousandFolders|HalfAMillionEntries|MillionTinyFiles|HundredGiB|TwentyGiB|TheIndexGrows|KilledAnywhere
+SOAK    := FourThousandFolders|HalfAMillionEntries|MillionTinyFiles|HundredGiB|TwentyGiB|TheIndexGrows|KilledAnywhere|VastFolder
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
 LONG    := -out docs/BENCHMARKS.md $(if $(filter 0,$(shell id -u)),-cold)
@@ -43,7 +43,7 @@ race:
 	$(GO) test -tags $(TAGS) -race -short -timeout 20m $(RACE)
 
 soak: tools
-	VAULTIK_SOAK=1 $(GO) test -tags $(TAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./integration
+	VAULTIK_SOAK=1 $(GO) test -tags $(TAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./fs/fusefs ./integration
 
 lint:
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }
