@@ -55,8 +55,11 @@ func fill(out *fuse.Attr, n *metastore.Node, base uint64) {
 }
 
 // entry answers a LOOKUP, alone or as part of READDIRPLUS.
-func (o *Owner) entry(out *fuse.EntryOut, n *metastore.Node, base uint64) {
+func (o *Owner) entry(out *fuse.EntryOut, n *metastore.Node, base, generation uint64) {
 	out.NodeId = base | n.Ino
+	if out.NodeId != rootInode { // whose generation the kernel takes for 0
+		out.Generation = generation
+	}
 	out.SetEntryTimeout(forever)
 	out.SetAttrTimeout(forever)
 	fill(&out.Attr, n, base)

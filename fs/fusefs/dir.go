@@ -19,6 +19,9 @@ const dots = 2
 
 // Lookup finds a name in a directory. Absence is an answer too, and cached.
 func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if isDots(name) {
+		return f.lookupDots(cancel, in.NodeId, name, out)
+	}
 	if f.above(in.NodeId) {
 		p, ok := f.layout.child(in.NodeId, name)
 		if !ok {
@@ -43,13 +46,13 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	if err != nil {
 		return f.status(err)
 	}
-	f.shown.entry(out, &n, base)
+	f.shown.entry(out, &n, base, generation(t.Snapshot().ID))
 	return fuse.OK
 }
 
 // placeEntry answers a LOOKUP of a place.
 func (f *fileSystem) placeEntry(out *fuse.EntryOut, p *place) {
-	out.NodeId = p.ino
+	out.NodeId, out.Generation = p.ino, p.generation
 	out.SetEntryTimeout(brief)
 	if p.kind != snapshotPlace {
 		out.SetAttrTimeout(brief)
@@ -65,13 +68,13 @@ func (f *fileSystem) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.
 
 // ReadDir lists a directory by name, type and inode number.
 func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, listing{out, false, f.shown})
+	return f.readDir(cancel, in, listing{list: out, shown: f.shown})
 }
 
 // ReadDirPlus lists a directory with all attributes, so that the kernel asks
 // nothing more about the entries.
 func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, listing{out, true, f.shown})
+	return f.readDir(cancel, in, listing{list: out, plus: true, shown: f.shown})
 }
 
 func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out listing) fuse.Status {
@@ -91,6 +94,7 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out listin
 		cookie = in.Offset - dots
 		f.pusher.knows(in.NodeId, base, cookie)
 	}
+	out.generation = generation(t.Snapshot().ID)
 	batch := out.fits(int(in.Size))
 	nodes, err := t.ReadDir(context.Background(), in.NodeId&inodeMask, cookie, batch)
 	if err != nil {
@@ -150,9 +154,10 @@ func (f *fileSystem) readPlaces(in *fuse.ReadIn, out listing) fuse.Status {
 
 // listing is the answer to READDIR or READDIRPLUS.
 type listing struct {
-	list  *fuse.DirEntryList
-	plus  bool
-	shown *Owner
+	list       *fuse.DirEntryList
+	plus       bool
+	shown      *Owner
+	generation uint64 // of the entries
 }
 
 // fits guesses how many entries with names of 16 bytes fit into size bytes.
@@ -189,7 +194,7 @@ func (l listing) addNode(n *metastore.Node, base uint64) bool {
 		return false
 	}
 	if !fs.Unknown(*n) { // else the kernel asks for it, and is told
-		l.shown.entry(out, n, base)
+		l.shown.entry(out, n, base, l.generation)
 	}
 	return true
 }

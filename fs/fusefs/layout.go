@@ -27,6 +27,7 @@ import (
 // with one is found below writers/; nothing that was there moves.
 type layout struct {
 	catalog *fs.Catalog
+	began   uint64 // the generation of the places of this mount
 
 	mu       sync.RWMutex
 	first    string            // the writer shown at the top; "" if all are below writers/
@@ -55,10 +56,12 @@ type place struct {
 	kind   placeKind
 	target string // of a link
 	time   time.Time
+
+	generation uint64
 }
 
 func newLayout(c *fs.Catalog) *layout {
-	return &layout{catalog: c, ids: make(map[string]uint64), numbers: make(map[string]uint64), loaded: make(map[uint64]bool)}
+	return &layout{catalog: c, began: uint64(uint32(time.Now().UnixNano() >> 20)), ids: make(map[string]uint64), numbers: make(map[string]uint64), loaded: make(map[uint64]bool)}
 }
 
 func (l *layout) place(ino uint64) (*place, bool) {
@@ -81,6 +84,20 @@ func (l *layout) child(dir uint64, name string) (*place, bool) {
 		}
 	}
 	return nil, false
+}
+
+// parent finds the folder that a place is in; the top is its own.
+func (l *layout) parent(ino uint64) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for dir, listing := range l.listings {
+		for _, p := range listing {
+			if p.ino == ino {
+				return dir
+			}
+		}
+	}
+	return rootInode
 }
 
 // open opens the tree of a snapshot by its number in this mount.
@@ -206,9 +223,9 @@ func (l *layout) add(at string, kind placeKind, target string, t time.Time, numb
 		parent = l.id(dir)
 	}
 	id := l.id(strings.TrimSuffix(at+"\x00"+target, "\x00"))
-	p := &place{id: id, ino: id, name: path.Base(at), kind: kind, target: target, time: t}
+	p := &place{id: id, ino: id, name: path.Base(at), kind: kind, target: target, time: t, generation: l.began}
 	if kind == snapshotPlace {
-		p.ino = number<<inodeBits | rootInode
+		p.ino, p.generation = number<<inodeBits|rootInode, generation(path.Base(at))
 	}
 	l.places[p.ino] = p
 	l.listings[parent] = append(l.listings[parent], p)

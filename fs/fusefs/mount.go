@@ -151,8 +151,9 @@ func mountOptions(o Options) *fuse.MountOptions {
 		MaxBackground:     64, // read-aheads at a time; each may wait for the store
 
 		EnableSymlinkCaching:     true,
-		ExplicitDataCacheControl: true, // content never changes: no invalidation by mtime
-		DisableSplice:            true, // costs three system calls more a READ
+		ExplicitDataCacheControl: true,                    // content never changes: no invalidation by mtime
+		DisableSplice:            true,                    // costs three system calls more a READ
+		ExtraCapabilities:        fuse.CAP_EXPORT_SUPPORT, // see handle.go
 		PanicHandler: func(v any) fuse.Status {
 			o.Warn(fmt.Errorf("internal error: %v", v))
 			return fuse.EIO
