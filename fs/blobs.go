@@ -8,7 +8,6 @@ import (
 	"io"
 	iofs "io/fs"
 	"sync"
-	"sync/atomic"
 
 	"filippo.io/age"
 
@@ -32,48 +31,58 @@ func (t *Tree) Blob(ctx context.Context, id int64) (metastore.BlobInfo, error) {
 // it, and who has no use for Chunks and its cache. It is safe for concurrent
 // use.
 type Download struct {
-	key      string
-	plain    []byte       // the whole blob, decrypted; nil: reader has it
-	object   []byte       // what plain was decrypted from, if reader has to go by it
-	reader   *blob.Reader // of parts
-	requests atomic.Int64 // beside reader's own
-	bytes    atomic.Int64
+	key    string
+	plain  []byte       // the whole blob, decrypted; nil: reader has it
+	object []byte       // the whole blob, damaged: what reader reads from
+	reader *blob.Reader // of parts
+
+	whole bool  // it was fetched with one request
+	bytes int64 // that this brought
 }
 
 // DownloadMax is the largest blob in bytes that Download takes as a whole.
 const DownloadMax = 64 << 20
 
 // Download fetches a whole blob with one request and decrypts it. A piece of it
-// that is damaged fails those Frames that need it. The blob and its plaintext
-// are held until Release: twice its size.
+// that is damaged fails those Frames that need it. Its plaintext is held until
+// Release, and while it is decrypted as much again.
 func (t *Tree) Download(ctx context.Context, b metastore.BlobInfo) (*Download, error) {
 	d := t.Parts(b)
 	if b.Size > DownloadMax {
 		return d, nil
 	}
+	d.whole = true
 	d.object = buffers.get(int(b.Size))
-	d.requests.Add(1)
 	if err := d.fetch(ctx, t.chunks.store); err != nil {
 		d.Release()
-		return nil, d.fail(ctx, err)
+		return d, d.fail(ctx, err)
 	}
-	ids := t.chunks.identities
-	// From memory, once more: it costs nothing unless it is needed.
-	d.reader = blob.NewReader(inMemory{object: d.object}, t.ref(b), ids)
+	if d.plain = decrypt(d.object, b, t.chunks.identities); d.plain != nil {
+		buffers.put(d.object)
+		d.object = nil
+		return d, nil
+	}
+	// It goes by pieces from here, so that who needs none of the damage has none.
+	d.reader = blob.NewReader(inMemory{object: d.object}, t.ref(b), t.chunks.identities)
+	return d, nil
+}
+
+// decrypt decrypts a whole blob, or returns nil if anything is wrong with it.
+func decrypt(object []byte, b metastore.BlobInfo, ids []age.Identity) []byte {
 	size, err := seal.PlainSize(b.Header, b.Size)
 	if err != nil {
-		return d, nil // reader says so of every frame
+		return nil
 	}
-	plain, err := age.Decrypt(bytes.NewReader(d.object), ids...)
+	in, err := age.Decrypt(bytes.NewReader(object), ids...)
 	if err != nil {
-		return d, nil // reader finds out what is wrong
+		return nil
 	}
-	d.plain = buffers.get(int(size))
-	if _, err := io.ReadFull(plain, d.plain); err != nil {
-		buffers.put(d.plain)
-		d.plain = nil // reader finds out for which frames
+	plain := buffers.get(int(size))
+	if _, err := io.ReadFull(in, plain); err != nil {
+		buffers.put(plain)
+		return nil
 	}
-	return d, nil
+	return plain
 }
 
 // Parts prepares to read parts of a blob. It fetches nothing: each call of
@@ -94,7 +103,7 @@ func (d *Download) fetch(ctx context.Context, s remote.Store) error {
 		return err
 	}
 	n, err := io.ReadFull(body, d.object)
-	d.bytes.Add(int64(n))
+	d.bytes = int64(n)
 	if err != nil {
 		err = fmt.Errorf("it ends after %d bytes of %d: %w", n, len(d.object), err)
 	}
@@ -144,17 +153,17 @@ func (d *Download) fail(ctx context.Context, err error) error {
 // Fetched returns how many requests were made of the store and how many bytes
 // they brought.
 func (d *Download) Fetched() (requests, bytes int64) {
-	if d.object == nil {
-		return d.reader.Fetched()
+	if d.whole {
+		return 1, d.bytes
 	}
-	return d.requests.Load(), d.bytes.Load()
+	return d.reader.Fetched()
 }
 
 // Release gives the memory back. Frames must not be called afterwards.
 func (d *Download) Release() {
 	buffers.put(d.plain)
 	buffers.put(d.object)
-	d.plain, d.object, d.reader = nil, nil, nil
+	d.plain, d.object = nil, nil
 }
 
 // inMemory is a store of one object.

@@ -19,9 +19,10 @@ import (
 
 // How blobs are read, bytes unless said otherwise.
 const (
-	// inFlight bounds what is held of blobs, encrypted and decrypted: four of
-	// them as this program makes them.
-	inFlight = 144 << 20
+	// inFlight bounds what is held of blobs. A whole one counts twice until it
+	// is decrypted: of those that this program makes, three can be fetched at
+	// once, or more be in use.
+	inFlight = 96 << 20
 	// partsAtOnce is how much of a blob of which only parts are needed is
 	// fetched at a time, and framesAtOnce how many frames.
 	partsAtOnce  = 4 << 20
@@ -130,7 +131,7 @@ func (c *content) blobs(whole context.Context) error {
 		}
 		weight := int64(perParts)
 		if need.whole {
-			weight = min(2*info.Size, inFlight)
+			weight = 2 * min(info.Size, inFlight/2)
 		}
 		if err == nil {
 			err = c.flight.Acquire(ctx, weight)
@@ -144,8 +145,11 @@ func (c *content) blobs(whole context.Context) error {
 		}
 		parts := make(chan []use, 1)
 		g.Go(func() error {
-			defer c.flight.Release(weight)
-			return c.blob(ctx, i, need, info, parts)
+			defer func() { c.flight.Release(weight) }()
+			return c.blob(ctx, i, need, info, parts, func() {
+				c.flight.Release(weight / 2)
+				weight -= weight / 2
+			})
 		})
 		for more && err == nil && u.blob == need.id && ctx.Err() == nil {
 			part := make([]use, 0, min(usesOfBlob, 64+2*need.frames))
@@ -169,14 +173,16 @@ func (c *content) blobs(whole context.Context) error {
 	return errors.Join(err, whole.Err())
 }
 
-// blob fetches a blob and writes its uses, which come in parts.
-func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobInfo, parts <-chan []use) error {
+// blob fetches a blob and writes its uses, which come in parts. It calls
+// decrypted when a whole one takes only half the memory any more.
+func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobInfo, parts <-chan []use, decrypted func()) error {
 	d := c.Tree.Parts(info)
 	var err error
 	if n.whole {
 		if d, err = c.Tree.Download(ctx, info); err != nil && c.ends(ctx, err) {
 			return err
 		}
+		decrypted()
 	}
 	var ends []entry
 	for part := range parts {
@@ -197,12 +203,10 @@ func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobIn
 			return context.Cause(ctx)
 		}
 	}
-	if d != nil {
-		requests, bytes := d.Fetched()
-		c.tally.requests.Add(requests)
-		c.tally.fetched.Add(bytes)
-		d.Release()
-	}
+	requests, bytes := d.Fetched()
+	c.tally.requests.Add(requests)
+	c.tally.fetched.Add(bytes)
+	d.Release()
 	c.progress("restore")
 	return c.finished(ctx, i, ends)
 }

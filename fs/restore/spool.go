@@ -8,7 +8,7 @@ import (
 	"io"
 	"iter"
 	"os"
-	"slices"
+	"sort"
 	"sync"
 )
 
@@ -26,6 +26,7 @@ type spool[T any] struct {
 
 	mu     sync.Mutex
 	memory []T
+	sorted bool // memory is
 	file   *os.File
 	runs   []int64 // where each begins, in records
 	filed  int64   // records in the file
@@ -45,7 +46,7 @@ func (s *spool[T]) add(records ...T) error {
 			return err
 		}
 	}
-	s.memory = append(s.memory, records...)
+	s.memory, s.sorted = append(s.memory, records...), false
 	return nil
 }
 
@@ -77,10 +78,19 @@ func (s *spool[T]) flush() (err error) {
 }
 
 func (s *spool[T]) sort() {
-	if s.order != nil {
-		slices.SortFunc(s.memory, func(a, b T) int { return s.order(&a, &b) })
+	if s.order != nil && !s.sorted {
+		sort.Sort(byOrder[T]{s})
+		s.sorted = true
 	}
 }
+
+// byOrder sorts what is in memory. The records are too large to be handed over
+// by value for each comparison.
+type byOrder[T any] struct{ *spool[T] }
+
+func (s byOrder[T]) Len() int           { return len(s.memory) }
+func (s byOrder[T]) Less(i, j int) bool { return s.order(&s.memory[i], &s.memory[j]) < 0 }
+func (s byOrder[T]) Swap(i, j int)      { s.memory[i], s.memory[j] = s.memory[j], s.memory[i] }
 
 // all yields the records in order. The pointer is good until the next one.
 func (s *spool[T]) all() iter.Seq2[*T, error] {
