@@ -18,7 +18,10 @@ func BenchmarkRestore(b *testing.B) {
 		size  int
 	}{{"5000 of 8 KiB", 5000, 8 << 10}, {"one of 64 MiB", 1, 64 << 20}} {
 		b.Run(c.name, func(b *testing.B) {
-			var tree []fstest.Entry
+			tree := []fstest.Entry{root(fstest.Dir("/"))}
+			for i := range 50 {
+				tree = append(tree, fstest.Dir(fmt.Sprintf("/%02d", i)))
+			}
 			for i := range c.files {
 				// Half of it compresses, as much of what people have does.
 				data := fstest.Noise(uint64(i), c.size)
