@@ -32,12 +32,14 @@ func (t *Tree) Blob(ctx context.Context, id int64) (metastore.BlobInfo, error) {
 // use.
 type Download struct {
 	key    string
+	chunks *Chunks
 	plain  []byte       // the whole blob, decrypted; nil: reader has it
 	object []byte       // the whole blob, damaged: what reader reads from
 	reader *blob.Reader // of parts
 
-	whole bool  // it was fetched with one request
-	bytes int64 // that this brought
+	whole    bool  // it was fetched as such
+	requests int64 // for that
+	bytes    int64 // that they brought
 }
 
 // DownloadMax is the largest blob in bytes that Download takes as a whole.
@@ -57,7 +59,15 @@ func (t *Tree) Download(ctx context.Context, b metastore.BlobInfo) (*Download, e
 		d.Release()
 		return d, d.fail(ctx, err)
 	}
-	if d.plain = decrypt(d.object, b, t.chunks.identities); d.plain != nil {
+	d.plain = decrypt(d.object, b, t.chunks.identities)
+	if d.plain == nil && t.chunks.forget(d.key) { // only a copy was damaged, perhaps
+		if err := d.fetch(ctx, t.chunks.store); err != nil {
+			d.Release()
+			return d, d.fail(ctx, err)
+		}
+		d.plain = decrypt(d.object, b, t.chunks.identities)
+	}
+	if d.plain != nil {
 		buffers.put(d.object)
 		d.object = nil
 		return d, nil
@@ -89,7 +99,7 @@ func decrypt(object []byte, b metastore.BlobInfo, ids []age.Identity) []byte {
 // Frames fetches what it needs, neighbours in one request.
 func (t *Tree) Parts(b metastore.BlobInfo) *Download {
 	r := t.ref(b)
-	return &Download{key: r.Key, reader: blob.NewReader(t.chunks.store, r, t.chunks.identities)}
+	return &Download{key: r.Key, chunks: t.chunks, reader: blob.NewReader(t.chunks.store, r, t.chunks.identities)}
 }
 
 func (t *Tree) ref(b metastore.BlobInfo) blob.Ref {
@@ -98,12 +108,13 @@ func (t *Tree) ref(b metastore.BlobInfo) blob.Ref {
 }
 
 func (d *Download) fetch(ctx context.Context, s remote.Store) error {
+	d.requests++
 	body, err := s.Get(ctx, d.key, 0, int64(len(d.object)))
 	if err != nil {
 		return err
 	}
 	n, err := io.ReadFull(body, d.object)
-	d.bytes = int64(n)
+	d.bytes += int64(n)
 	if err != nil {
 		err = fmt.Errorf("it ends after %d bytes of %d: %w", n, len(d.object), err)
 	}
@@ -117,6 +128,9 @@ func (d *Download) fetch(ctx context.Context, s remote.Store) error {
 func (d *Download) Frames(ctx context.Context, spans ...blob.Span) ([][]byte, error) {
 	if d.plain == nil {
 		frames, err := d.reader.Frames(ctx, spans)
+		if errors.Is(err, remote.ErrCorrupt) && !d.whole && d.chunks.forget(d.key) {
+			frames, err = d.reader.Frames(ctx, spans)
+		}
 		if err != nil {
 			return nil, d.fail(ctx, err)
 		}
@@ -154,7 +168,7 @@ func (d *Download) fail(ctx context.Context, err error) error {
 // they brought.
 func (d *Download) Fetched() (requests, bytes int64) {
 	if d.whole {
-		return 1, d.bytes
+		return d.requests, d.bytes
 	}
 	return d.reader.Fetched()
 }

@@ -89,7 +89,7 @@ func (a *app) cli() *cli.App {
 	c := &cli.App{
 		CustomAppHelpTemplate: appHelp,
 		Name:                  "vaultik",
-		Usage:                 "back up to an object store with keys that cannot read it back, restore through a mount",
+		Usage:                 "back up to an object store with keys that cannot read it back, restore through a mount or into a folder",
 		Description: "Begin with \"vaultik init --store URL PATH…\", then \"vaultik backup\".\n" +
 			"Stores: file:///folder, or s3://bucket/prefix?endpoint=https://host:port&region=…&path_style=…\n\n" + exitHelp(),
 		Writer: a.stdout, ErrWriter: a.stderr, Reader: a.stdin,

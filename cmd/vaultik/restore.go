@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -60,6 +62,11 @@ func (a *app) restore(c *cli.Context) (err error) {
 	if err := r.keepOut(dir); err != nil {
 		return err
 	}
+	if !c.IsSet("cache-size") {
+		if err := r.pastCache(); err != nil {
+			return err
+		}
+	}
 	catalog, err := a.catalog(c.Context, r)
 	if err != nil {
 		return err
@@ -87,6 +94,11 @@ func (a *app) restore(c *cli.Context) (err error) {
 	if !c.Bool("yes") {
 		o.Confirm = a.confirmDeletion
 	}
+	if os.Getenv("GOGC") == "" {
+		// What it holds is mostly large buffers, which cost a collector nothing
+		// to look at.
+		defer debug.SetGCPercent(debug.SetGCPercent(50))
+	}
 	watch := &restoreWatcher{ui: a.ui, now: a.now, began: a.now(), list: a.ui.verbose}
 	o.Report = watch.report
 	result, err := restore.Run(c.Context, o)
@@ -110,6 +122,17 @@ func (a *app) restoreFailed(result *restore.Result, err error) error {
 		a.ui.note("what was restored is complete and stays; the same command goes on from there")
 	}
 	return err
+}
+
+// pastCache takes the cache of contents away: what is fetched once only drives
+// out of it what a mount fetches time and again.
+func (r *reading) pastCache() error {
+	cached, ok := r.store.(cachedStore)
+	if !ok {
+		return nil
+	}
+	r.store = cached.store
+	return cached.Cache.Close()
 }
 
 // ownFolders are what no restore may delete.
