@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -16,7 +15,7 @@ import (
 // What view.sql writes into the file's header.
 const (
 	viewApplication = 0x766b7677 // "vkvw"
-	viewVersion     = 1
+	viewVersion     = 2
 )
 
 // completeMark is the row of about that is written last.
@@ -44,11 +43,11 @@ type View struct {
 	// One page by slot, a directory's first page, the page for a name in it.
 	node, list, find *sql.Stmt
 	attributes, blob *sql.Stmt
-	pieces, series   *sql.Stmt // of a part of a content, of some contents
+
+	pieces, chunks, places packedReader
 
 	recent recentPages
 	blobs  knownBlobs
-	listed listedPiecesOf
 }
 
 // OpenView opens a view. A file that BuildView did not complete, of another
@@ -170,16 +169,15 @@ func (v *View) load(ctx context.Context) error {
 		{&v.list, "SELECT first, dir, data FROM pages WHERE dir = ? ORDER BY low LIMIT 1"},
 		{&v.find, "SELECT first, dir, data FROM pages WHERE dir = ? AND low <= ? ORDER BY low DESC LIMIT 1"},
 		{&v.attributes, "SELECT name, value FROM xattrs WHERE file = ? ORDER BY name"},
-		{&v.series, pieceQuery + "WHERE f.content >= ? AND f.content < ? ORDER BY f.content, f.offset LIMIT " + strconv.Itoa(listedPieces)},
-		{&v.pieces, pieceQuery + `WHERE f.content = ?1 AND f.offset < ?3 AND f.offset >=
-				(SELECT max(offset) FROM file_chunks WHERE content = ?1 AND offset <= ?2)
-			ORDER BY f.offset`},
 		{&v.blob, "SELECT hash, seq, size, header FROM blobs WHERE id = ?"},
 	} {
 		var err error
 		if *s.to, err = v.db.PrepareContext(ctx, s.query); err != nil {
 			return err
 		}
+	}
+	if err := v.packed(ctx); err != nil {
+		return err
 	}
 	root, err := v.Node(ctx, v.Root())
 	if err == nil && (root.Type != Directory || root.Name != "") {

@@ -3,7 +3,7 @@
 -- number of the mounted tree leads to its row, without any table in memory.
 
 PRAGMA application_id = 0x766b7677; -- "vkvw"
-PRAGMA user_version = 1;            -- the version of this text and of the page's layout
+PRAGMA user_version = 2;            -- the version of this text and of the page's layout
 
 -- Numbers of the whole: the totals, and "complete" when all is there.
 CREATE TABLE about (
@@ -31,18 +31,6 @@ CREATE TABLE xattrs (
 	value BLOB NOT NULL,
 	PRIMARY KEY (file, name)
 ) WITHOUT ROWID;
-CREATE TABLE file_chunks (
-	content INTEGER NOT NULL,
-	offset  INTEGER NOT NULL,
-	length  INTEGER NOT NULL,
-	chunk   INTEGER,
-	PRIMARY KEY (content, offset)
-) WITHOUT ROWID;
-CREATE TABLE chunks (
-	id   INTEGER PRIMARY KEY,
-	hash BLOB NOT NULL,
-	size INTEGER NOT NULL
-);
 CREATE TABLE blobs (
 	id     INTEGER PRIMARY KEY,
 	hash   BLOB NOT NULL,
@@ -50,11 +38,8 @@ CREATE TABLE blobs (
 	size   INTEGER NOT NULL,
 	header INTEGER NOT NULL
 );
-CREATE TABLE blob_chunks (
-	chunk        INTEGER PRIMARY KEY,
-	blob         INTEGER NOT NULL,
-	frame_offset INTEGER NOT NULL,
-	frame_length INTEGER NOT NULL,
-	offset       INTEGER NOT NULL,
-	length       INTEGER NOT NULL
-);
+
+-- Packed (packed.go says how).
+CREATE TABLE file_chunks (first BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE chunks (first BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE blob_chunks (first BLOB PRIMARY KEY, data BLOB NOT NULL);

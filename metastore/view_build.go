@@ -100,41 +100,19 @@ func syncFile(path string) error {
 // builder is a view in the making. It uses SQLite's driver without
 // database/sql, whose share of inserting a row is as much as SQLite's.
 type builder struct {
-	ctx    context.Context
-	conn   *sqlite3.SQLiteConn
-	insert [tableCount]*statement
-	remove [tableCount]*statement
-	rows   [tableCount]int64
-	seen   int // rows, to look at ctx now and then
+	ctx  context.Context
+	conn *sqlite3.SQLiteConn
+	rows [tableCount]int64
 
-	kind PartKind // of the part loaded last
-	part int      // its number; 0 before the first
+	snapshots, volumes, xattrs, blobs                  plainTable
+	paths, files                                       stagedRows
+	pathIDs, fileIDs, contents, pieces, chunks, places *packer
+	sizes                                              *packer // of contents with pieces; filled by relate
 
-	file   File   // scratch
-	packed []byte // scratch
-	// The pieces of a content must come one after the other: the next one of
-	// this content begins at end.
-	content, end int64
+	dropFile   *statement
+	removePath *statement // prepared when the first one goes
 
 	walk walker
-}
-
-// targets says where the rows of each table go: the first columns of a dump's
-// row, but for files, which are packed.
-var targets = [tableCount]struct {
-	table   string
-	columns int
-}{
-	TableSnapshots:  {"main.snapshots", 22},
-	TableVolumes:    {"stage.volumes", 1},
-	TablePaths:      {"stage.paths", 3},
-	TableFiles:      {"stage.files", 5},
-	TableXattrs:     {"main.xattrs", 3},
-	TableContents:   {"stage.contents", 1},
-	TableFileChunks: {"main.file_chunks", 4},
-	TableChunks:     {"main.chunks", 3},
-	TableBlobs:      {"main.blobs", 5},
-	TableBlobChunks: {"main.blob_chunks", 6},
 }
 
 func newBuilder(ctx context.Context, temp, path string) (*builder, error) {
@@ -145,7 +123,7 @@ func newBuilder(ctx context.Context, temp, path string) (*builder, error) {
 	defer os.Remove(stage) // SQLite keeps it open
 	// A journal in memory: it stays empty, since every page is new, and unlike
 	// no journal it is allowed where SQLite was built to be defensive.
-	c, err := (&sqlite3.SQLiteDriver{}).Open(location(temp, "mode=rw&_journal_mode=MEMORY&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-65536"))
+	c, err := (&sqlite3.SQLiteDriver{}).Open(location(temp, "mode=rw&_journal_mode=MEMORY&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-8192"))
 	if err != nil {
 		return nil, err
 	}
@@ -171,28 +149,61 @@ func (b *builder) prepare(stage string) error {
 			return err
 		}
 	}
-	for t, target := range targets {
+	for _, t := range []struct {
+		to      *plainTable
+		table   string
+		columns int
+		key     string
+	}{
+		{&b.snapshots, "main.snapshots", 22, TableSnapshots.Key()},
+		{&b.volumes, "stage.volumes", 1, TableVolumes.Key()},
+		{&b.xattrs, "main.xattrs", 3, TableXattrs.Key()},
+		{&b.blobs, "main.blobs", 5, TableBlobs.Key()},
+	} {
 		var err error
-		values := "(?" + strings.Repeat(", ?", target.columns-1) + ")"
-		if b.insert[t], err = prepare(b.conn, "INSERT INTO "+target.table+" VALUES "+values); err != nil {
+		if *t.to, err = newPlainTable(b.conn, t.table, t.columns, t.key); err != nil {
 			return err
 		}
-		key := Table(t).Key()
-		if b.remove[t], err = prepare(b.conn, "DELETE FROM "+target.table+" WHERE "+key+" = ?"); err != nil {
+	}
+	for _, t := range []struct {
+		to          *stagedRows
+		what, table string
+		columns     int
+	}{{&b.paths, "paths with id", "stage.paths", 3}, {&b.files, "files with path", "stage.files", 4}} {
+		var err error
+		if *t.to, err = newStagedRows(b.conn, t.what, t.table, t.columns); err != nil {
 			return err
 		}
+	}
+	for _, t := range []struct {
+		to **packer
+		packing
+	}{
+		{&b.pathIDs, packedPaths}, {&b.fileIDs, packedFiles}, {&b.contents, packedContents},
+		{&b.pieces, packedPieces}, {&b.chunks, packedChunks}, {&b.places, packedPlaces},
+		{&b.sizes, packedSizes},
+	} {
+		var err error
+		if *t.to, err = newPacker(b.conn, t.packing); err != nil {
+			return err
+		}
+	}
+	var err error
+	if b.dropFile, err = prepare(b.conn, "DELETE FROM stage.files WHERE path = ?"); err != nil {
+		return err
 	}
 	return b.walk.prepare(b)
 }
 
 func (b *builder) build(ctx context.Context, parts []Part, want Expected) error {
-	for _, p := range parts {
-		if err := b.load(ctx, p); err != nil {
-			return err
-		}
-	}
 	if len(parts) == 0 {
 		return bad("it has no parts")
+	}
+	if err := b.load(ctx, parts); err != nil {
+		return err
+	}
+	if err := b.settle(); err != nil {
+		return err
 	}
 	if err := b.checkSnapshot(want); err != nil {
 		return err

@@ -1,119 +1,168 @@
 package metastore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
-	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sync/errgroup"
 )
 
-// load reads one part, which must be the next one.
-func (b *builder) load(ctx context.Context, p Part) error {
-	r, err := p.Open(ctx)
-	if err != nil {
-		return fmt.Errorf("open a part of the dump: %w", err)
-	}
-	return errors.Join(b.loadPart(p, bufio.NewReaderSize(r, statementBytes)), r.Close())
+// Loading goes through three goroutines: one takes the parts' text from their
+// readers, which decrypt and decompress it, one parses and checks rows, and one
+// puts them into SQLite. What one of them is ahead of the next is bounded.
+const (
+	textBytes   = 256 << 10 // handed over at once
+	textPieces  = 4         // ahead of the parser
+	handedRows  = 512       // handed over at once, a multiple of bulkRows
+	handedBytes = 256 << 10 // or fewer, if they have as many bytes
+	handedAhead = 8         // ahead of SQLite
+)
+
+// change is a row to insert, or the key of one to delete.
+type change struct {
+	table  Table
+	delete bool
+	n      [6]int64 // as taken says
+	bytes  []byte   // in its batch
+	row    []Value  // of snapshots only
 }
 
-func (b *builder) loadPart(p Part, r *bufio.Reader) error {
-	follows := func(kind PartKind, n int) bool {
-		header := partHeader(kind, n)
-		start, _ := r.Peek(len(header)) // an error comes back with the first read
-		return string(start) == header && (p.N == 0 || p.Kind == kind && p.N == n)
-	}
-	switch {
-	case b.kind == Full && b.part > 0 && follows(Differential, 1):
-		b.kind, b.part = Differential, 1
-	default:
-		b.part++
-		if p.N != 0 && !follows(b.kind, b.part) {
-			return bad("%s part %d is not where %s part %d belongs", p.Kind, p.N, b.kind, b.part)
-		}
-	}
-	return ParseDump(r, b.kind, b.part, b)
+// changeBatch is as many changes as are handed over at once.
+type changeBatch struct {
+	changes []change
+	data    []byte
 }
 
-// Insert takes a row of the dump.
-func (b *builder) Insert(t Table, row []Value) error {
-	if b.seen++; b.seen%1024 == 0 {
-		if err := b.ctx.Err(); err != nil {
-			return err
-		}
+// load reads all parts.
+func (b *builder) load(ctx context.Context, parts []Part) error {
+	g, ctx := errgroup.WithContext(ctx)
+	texts := make(chan *partText)
+	full, free := make(chan *changeBatch, handedAhead), make(chan *changeBatch, handedAhead+2)
+	for range cap(free) {
+		free <- &changeBatch{data: make([]byte, 0, handedBytes)}
 	}
-	s := b.insert[t]
-	if t == TableFiles {
-		if err := fileOf(row, &b.file); err != nil {
-			return bad("%s: %v", rowName(t, row), err)
-		}
-		b.packed = appendFile(b.packed[:0], &b.file)
-		s.args[0].Value, s.args[1].Value = row[1].Int, row[0].Int
-		s.args[2].Value, s.args[3].Value, s.args[4].Value = b.file.Type == Directory, nil, b.packed
-		if b.file.Content != 0 {
-			s.args[3].Value = b.file.Content
-		}
-	} else {
-		if err := checks[t](row); err != nil {
-			return bad("%s: %v", rowName(t, row), err)
-		}
-		for i := range s.args {
-			switch v := &row[i]; v.Kind {
-			case Null:
-				s.args[i].Value = nil
-			case Integer:
-				s.args[i].Value = v.Int
-			case Text:
-				s.args[i].Value = string(v.Bytes)
-			case Bytes:
-				s.args[i].Value = v.Bytes
+	g.Go(func() error {
+		defer close(texts)
+		return readTexts(ctx, parts, texts)
+	})
+	g.Go(func() error {
+		defer close(full)
+		l := loader{ctx: ctx, full: full, free: free}
+		for i := range parts {
+			var t *partText
+			select {
+			case t = <-texts:
+			case <-ctx.Done():
+			}
+			if t == nil {
+				return ctx.Err() // the reader of texts says why
+			}
+			if err := l.part(parts[i], t); err != nil {
+				return err
 			}
 		}
-	}
-	if t == TableFileChunks {
-		if err := b.tile(row); err != nil {
-			return bad("%s: %v", rowName(t, row), err)
+		return l.hand()
+	})
+	g.Go(func() error {
+		for changes := range full {
+			if err := b.apply(changes); err != nil {
+				return err
+			}
+			free <- changes // has room for all
 		}
-	}
-	b.rows[t]++
-	if err := s.put(); err != nil {
-		if failed := (sqlite3.Error{}); errors.As(err, &failed) && failed.Code == sqlite3.ErrConstraint {
-			return bad("%s: there is another such row (%v)", rowName(t, row), err)
-		}
-		return err
-	}
-	return nil
+		return ctx.Err()
+	})
+	return g.Wait()
 }
 
-// tile makes sure that the pieces of a content follow one another without a
-// gap. A content cannot be taken up again later, since it has a piece at 0.
-func (b *builder) tile(row []Value) error {
-	content, offset, length := row[0].Int, row[1].Int, row[2].Int
-	if content != b.content {
-		b.content, b.end = content, 0
+// readTexts opens one part after the other and passes their text on.
+func readTexts(ctx context.Context, parts []Part, texts chan<- *partText) error {
+	// Never more are in use than wait, are written and are read.
+	free := make(chan []byte, textPieces+2)
+	for range cap(free) {
+		free <- make([]byte, textBytes)
 	}
-	if offset != b.end {
-		return fmt.Errorf("a piece at %d where one at %d belongs", offset, b.end)
-	}
-	b.end += length
-	return nil
-}
-
-// Delete takes rows away that a differential dump replaces or leaves out.
-func (b *builder) Delete(t Table, keys []int64) error {
-	if err := b.ctx.Err(); err != nil {
-		return err
-	}
-	if t == TableFileChunks {
-		b.content = 0
-	}
-	for _, key := range keys {
-		_, n, err := b.remove[t].exec(key)
+	for _, p := range parts {
+		r, err := p.Open(ctx)
 		if err != nil {
+			return fmt.Errorf("open a part of the dump: %w", err)
+		}
+		t := &partText{ctx: ctx, pieces: make(chan textPiece, textPieces), free: free}
+		select {
+		case texts <- t:
+			err = t.fill(r)
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err = errors.Join(err, r.Close()); err != nil {
 			return err
 		}
-		b.rows[t] -= n
 	}
 	return nil
+}
+
+// partText is a part's text on its way from one goroutine to another.
+type partText struct {
+	ctx    context.Context
+	pieces chan textPiece
+	free   chan []byte
+
+	piece textPiece // being read
+	rest  []byte    // of it
+}
+
+type textPiece struct {
+	data []byte
+	err  error // that comes behind data
+}
+
+// fill passes on what r has, and its error.
+func (t *partText) fill(r io.Reader) error {
+	for {
+		var p textPiece
+		select {
+		case p.data = <-t.free:
+		case <-t.ctx.Done():
+			return t.ctx.Err()
+		}
+		n := 0
+		for p.data = p.data[:textBytes]; n < len(p.data) && p.err == nil; {
+			var more int
+			more, p.err = r.Read(p.data[n:])
+			n += more
+		}
+		p.data = p.data[:n]
+		select {
+		case t.pieces <- p:
+		case <-t.ctx.Done():
+			return t.ctx.Err()
+		}
+		if p.err != nil {
+			return nil // whoever parses meets it
+		}
+	}
+}
+
+// Read implements io.Reader.
+func (t *partText) Read(p []byte) (int, error) {
+	for len(t.rest) == 0 {
+		if t.piece.data != nil {
+			t.free <- t.piece.data // has room for all
+			t.piece.data = nil
+		}
+		if t.piece.err != nil {
+			return 0, t.piece.err
+		}
+		select {
+		case t.piece = <-t.pieces:
+			t.rest = t.piece.data
+		case <-t.ctx.Done():
+			return 0, t.ctx.Err()
+		}
+	}
+	n := copy(p, t.rest)
+	t.rest = t.rest[n:]
+	return n, nil
 }

@@ -483,7 +483,7 @@ func TestAUselessViewIsToBeBuiltAgain(t *testing.T) {
 		"cut within a page":   good[:len(good)-1],
 		"longer":              append(slices.Clone(good), make([]byte, 8192)...),
 		"another application": patch(68, 1, 2, 3, 4),
-		"another version":     patch(60, binary.BigEndian.AppendUint32(nil, 2)...),
+		"another version":     patch(60, binary.BigEndian.AppendUint32(nil, 1)...),
 		"pages zeroed":        patch(8192, make([]byte, len(good)-8192)...),
 		"incomplete":          bytes.Replace(good, []byte("complete"), []byte("complexe"), 1),
 		"no entries":          bytes.Replace(good, []byte("pages_dir"), []byte("pages_xir"), 1),

@@ -24,7 +24,9 @@ type walker struct {
 	file   File  // scratch
 	volume int64 // known to exist
 
-	entries, subdirs, addPage, addLink, getLink, getVolume *statement
+	entries, subdirs, addPage, addLink, getLink, getVolume, getXattr *statement
+
+	sizes, contents *packedReader
 }
 
 // subdirBatch is how many subdirectories of one directory are remembered at a
@@ -33,13 +35,12 @@ const subdirBatch = 256
 
 // entriesOf yields what entry takes, of a directory's entries in byte order:
 // all of them, or the directories.
-const entriesOf = `SELECT p.id, p.name, f.id, f.dir, f.data, f.content, s.size, s.blocks,
-	EXISTS (SELECT 1 FROM main.xattrs x WHERE x.file = f.id)
-	FROM stage.paths p JOIN stage.files f ON f.path = p.id LEFT JOIN stage.sizes s ON s.content = f.content
+const entriesOf = `SELECT p.id, p.name, f.id, f.dir, f.data
+	FROM stage.paths p JOIN stage.files f ON f.path = p.id
 	WHERE p.parent = ?1 AND f.dir >= ?2 ORDER BY p.name`
 
 func (w *walker) prepare(b *builder) (err error) {
-	w.b = b
+	w.b, w.sizes, w.contents = b, b.sizes.reader(), b.contents.reader()
 	for _, s := range []struct {
 		to    **statement
 		query string
@@ -51,6 +52,7 @@ func (w *walker) prepare(b *builder) (err error) {
 		{&w.addLink, "INSERT OR IGNORE INTO stage.links VALUES (?, ?)"},
 		{&w.getLink, "SELECT slot FROM stage.links WHERE key = ?"},
 		{&w.getVolume, "SELECT id FROM stage.volumes WHERE id = ?"},
+		{&w.getXattr, "SELECT 1 FROM main.xattrs WHERE file = ? LIMIT 1"},
 	} {
 		if *s.to, err = prepare(b.conn, s.query); err != nil {
 			return err
@@ -169,12 +171,15 @@ func (w *walker) entry(row []driver.Value, dir uint64) error {
 	if err := decodeFile(e.file, file); err != nil {
 		return err
 	}
-	if row[8].(int64) != 0 {
-		e.flags |= flagXattrs
+	if w.b.rows[TableXattrs] > 0 {
+		if some, err := w.exists(w.getXattr, id); err != nil {
+			return err
+		} else if some {
+			e.flags |= flagXattrs
+		}
 	}
 	if file.Volume != 0 && file.Volume != w.volume {
-		found := false
-		err := w.getVolume.each(func([]driver.Value) error { found = true; return nil }, file.Volume)
+		found, err := w.exists(w.getVolume, file.Volume)
 		if err != nil {
 			return err
 		}
@@ -184,12 +189,20 @@ func (w *walker) entry(row []driver.Value, dir uint64) error {
 		w.volume = file.Volume
 	}
 	if file.Content != 0 {
-		size, _ := row[6].(int64) // no pieces: empty
-		e.blocks, _ = row[7].(int64)
-		if size != file.Size {
-			return bad("files with id %d: its content has %d bytes, the file %d", id, size, file.Size)
+		size, found, err := w.sizes.get(packedKey{first: file.Content})
+		if err == nil && !found { // no pieces: empty
+			_, found, err = w.contents.get(packedKey{first: file.Content})
 		}
-		w.bytes = addBytes(w.bytes, size)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return bad("files with id %d: its content does not exist", id)
+		}
+		if size.n[0] != file.Size {
+			return bad("files with id %d: its content has %d bytes, the file %d", id, size.n[0], file.Size)
+		}
+		e.blocks, w.bytes = size.n[1], addBytes(w.bytes, size.n[0])
 	}
 	if file.Nlink > 1 && file.Inode != 0 && file.Type != Directory {
 		if err := w.link(&e); err != nil {
@@ -208,6 +221,12 @@ func (w *walker) entry(row []driver.Value, dir uint64) error {
 	w.slot++
 	w.reached++
 	return nil
+}
+
+// exists reports whether a query has a row.
+func (w *walker) exists(s *statement, id int64) (found bool, err error) {
+	err = s.each(func([]driver.Value) error { found = true; return nil }, id)
+	return found, err
 }
 
 // link finds the entry that this one is a hard link to. Volume and inode tell,

@@ -1,0 +1,234 @@
+package metastore
+
+import (
+	"database/sql/driver"
+	"errors"
+	"strings"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// apply puts what was read into the tables.
+func (b *builder) apply(changes *changeBatch) error {
+	if err := b.ctx.Err(); err != nil {
+		return err
+	}
+	for i := range changes.changes {
+		c := &changes.changes[i]
+		if c.delete {
+			n, err := b.remove(c.table, c.n[0])
+			if err != nil {
+				return err
+			}
+			b.rows[c.table] -= n
+			continue
+		}
+		added, err := b.insert(c)
+		if err != nil {
+			return err
+		}
+		if !added {
+			return bad("%s with %s %d: there is another such row", c.table, c.table.Key(), c.n[0])
+		}
+		b.rows[c.table]++
+	}
+	return b.flush() // their bytes are used again
+}
+
+// flush writes the rows that are held back.
+func (b *builder) flush() error { return errors.Join(b.paths.flush(), b.files.flush()) }
+
+// insert adds a row unless there is one with its key.
+func (b *builder) insert(c *change) (added bool, err error) {
+	row := packedRow{packedKey: packedKey{first: c.n[0]}}
+	switch c.table {
+	case TableSnapshots:
+		values := make([]any, len(c.row))
+		for i, v := range c.row {
+			switch v.Kind {
+			case Integer:
+				values[i] = v.Int
+			case Text:
+				values[i] = string(v.Bytes)
+			case Bytes:
+				values[i] = v.Bytes
+			}
+		}
+		return b.snapshots.add(values...)
+	case TableVolumes:
+		return b.volumes.add(c.n[0])
+	case TableXattrs:
+		return b.xattrs.add(c.n[0], c.bytes[:c.n[1]], c.bytes[c.n[1]:])
+	case TableBlobs:
+		return b.blobs.add(c.n[0], c.bytes, c.n[1], c.n[2], c.n[3])
+	case TablePaths:
+		if added, err = b.pathIDs.put(&row); added {
+			err = b.paths.add(c.n[0], c.n[1], c.bytes)
+		}
+	case TableFiles:
+		row.n[0] = c.n[1]
+		if added, err = b.fileIDs.put(&row); added {
+			err = b.files.add(c.n[1], c.n[0], c.n[2], c.bytes)
+		}
+	case TableContents:
+		return b.contents.put(&row)
+	case TableFileChunks:
+		row.second = c.n[1]
+		copy(row.n[:], c.n[2:4])
+		return b.pieces.put(&row)
+	case TableChunks:
+		row.n[0] = c.n[1]
+		copy(row.hash[:], c.bytes)
+		return b.chunks.put(&row)
+	case TableBlobChunks:
+		copy(row.n[:], c.n[1:])
+		return b.places.put(&row)
+	}
+	return added, err
+}
+
+// remove removes the rows with a key, and returns how many they were.
+func (b *builder) remove(t Table, key int64) (n int64, err error) {
+	switch t {
+	case TableSnapshots:
+		return b.snapshots.drop(key)
+	case TableVolumes:
+		return b.volumes.drop(key)
+	case TableXattrs:
+		return b.xattrs.drop(key)
+	case TableBlobs:
+		return b.blobs.drop(key)
+	case TableContents:
+		_, n, err = b.contents.take(key)
+	case TableFileChunks:
+		_, n, err = b.pieces.take(key)
+	case TableChunks:
+		_, n, err = b.chunks.take(key)
+	case TableBlobChunks:
+		_, n, err = b.places.take(key)
+	case TablePaths:
+		if _, n, err = b.pathIDs.take(key); n > 0 && err == nil {
+			err = b.dropPath(key)
+		}
+	case TableFiles:
+		var row packedRow
+		if row, n, err = b.fileIDs.take(key); n > 0 && err == nil {
+			if err = b.flush(); err == nil {
+				err = b.dropFile.do(row.n[0])
+			}
+		}
+	}
+	return n, err
+}
+
+// dropPath removes a path, which only differentials do: nothing else needs an
+// index of paths by id.
+func (b *builder) dropPath(id int64) error {
+	if err := b.flush(); err != nil {
+		return err
+	}
+	if b.removePath == nil {
+		if _, err := b.conn.Exec("CREATE INDEX stage.paths_id ON paths (id)", nil); err != nil {
+			return err
+		}
+		var err error
+		if b.removePath, err = prepare(b.conn, "DELETE FROM stage.paths WHERE id = ?"); err != nil {
+			return err
+		}
+	}
+	return b.removePath.do(id)
+}
+
+// settle writes what is still in memory.
+func (b *builder) settle() error {
+	for _, p := range []*packer{b.pathIDs, b.fileIDs, b.contents, b.pieces, b.chunks, b.places} {
+		if err := p.finish(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plainTable is a table with few rows.
+type plainTable struct{ insert, remove *statement }
+
+func newPlainTable(conn *sqlite3.SQLiteConn, table string, columns int, key string) (t plainTable, err error) {
+	if t.insert, err = prepare(conn, "INSERT INTO "+table+" VALUES (?"+strings.Repeat(", ?", columns-1)+")"); err != nil {
+		return t, err
+	}
+	t.remove, err = prepare(conn, "DELETE FROM "+table+" WHERE "+key+" = ?")
+	return t, err
+}
+
+// add inserts a row unless its key is taken.
+func (t *plainTable) add(row ...any) (added bool, err error) {
+	err = t.insert.do(row...)
+	if constraint(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (t *plainTable) drop(key int64) (n int64, err error) {
+	_, n, err = t.remove.exec(key)
+	return n, err
+}
+
+// constraint reports whether SQLite refused a row because its key is taken.
+func constraint(err error) bool {
+	failed := sqlite3.Error{}
+	return errors.As(err, &failed) && failed.Code == sqlite3.ErrConstraint
+}
+
+// stagedRows inserts rows into a table with many, bulkRows with one statement.
+type stagedRows struct {
+	what      string // a row is, with its first column behind it
+	one, bulk *statement
+	columns   int
+	held      []driver.Value // rows still to be inserted
+}
+
+func newStagedRows(conn *sqlite3.SQLiteConn, what, table string, columns int) (s stagedRows, err error) {
+	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
+	if s.one, err = prepare(conn, "INSERT INTO "+table+" VALUES "+row); err != nil {
+		return s, err
+	}
+	s.bulk, err = prepare(conn, "INSERT INTO "+table+" VALUES "+row+strings.Repeat(", "+row, bulkRows-1))
+	s.what, s.columns = what, columns
+	return s, err
+}
+
+// add inserts a row, sooner or later: its bytes stay as they are until flush.
+func (s *stagedRows) add(row ...driver.Value) error {
+	s.held = append(s.held, row...)
+	if len(s.held) < bulkRows*s.columns {
+		return nil
+	}
+	for i, v := range s.held {
+		s.bulk.args[i].Value = v
+	}
+	err := s.bulk.put()
+	if constraint(err) {
+		return s.flush() // none of them is in the table, and this finds out which is to blame
+	}
+	s.held = s.held[:0]
+	return err
+}
+
+// flush inserts what add holds back.
+func (s *stagedRows) flush() error {
+	for at := 0; at < len(s.held); at += s.columns {
+		for i, v := range s.held[at : at+s.columns] {
+			s.one.args[i].Value = v
+		}
+		err := s.one.put()
+		if constraint(err) {
+			return bad("%s %d: there is another such row", s.what, s.held[at])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.held = s.held[:0]
+	return nil
+}
