@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patient is how long a mount may take to answer a question to which no store
+// answerTime is how long a mount may take to answer a question to which no store
 // is needed.
-const patient = 2 * time.Second
+const answerTime = 2 * time.Second
 
 // Where Linux shows connections to FUSE file systems, and processes.
 const (
@@ -79,7 +79,7 @@ func ask(dir string) (err error, answered bool) {
 	select {
 	case err := <-answer:
 		return err, true
-	case <-time.After(patient):
+	case <-time.After(answerTime):
 		return nil, false
 	}
 }

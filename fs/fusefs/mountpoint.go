@@ -13,8 +13,9 @@ import (
 // Mountpoint refuses what cannot or must not be mounted on, and returns the
 // place that dir leads to. It fails with io/fs.ErrNotExist, syscall.ENOTDIR,
 // ErrMounted, ErrDead or ErrHangs, with the place for these three, and does not
-// hang where a vaultik mount does. A folder that is not empty is fine, as for
-// any mount: what is in it comes back afterwards.
+// hang where a vaultik mount does; one whose process was killed and cannot end
+// is helped to end. A folder that is not empty is fine, as for any mount: what
+// is in it comes back afterwards.
 func Mountpoint(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
