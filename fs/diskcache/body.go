@@ -104,7 +104,7 @@ func (b *body) load() error {
 		b.pieces = b.pieces[1:]
 		return nil
 	}
-	b.cache.discard(b.name)
+	b.cache.discardThat(b.name, b.file)
 	// Its neighbours may be damaged too: all up to the next request.
 	end := 1
 	for end < len(b.pieces) && b.pieces[end].cached {

@@ -152,7 +152,7 @@ func (c *Cache) find(name string, want span) (*os.File, []piece) {
 	}
 	x.mu.Unlock()
 	if err != nil {
-		c.discard(name)
+		c.discardThat(name, f)
 		f.Close()
 		return nil, missing
 	}
@@ -177,6 +177,19 @@ func (c *Cache) Forget(key string) {
 		c.voided.Add(1)
 		c.discard(name)
 	}
+}
+
+// discardThat removes a file that was found damaged, unless another one has
+// taken its place since: several readers may find the damage, and what the
+// first one fetched again has to stay.
+func (c *Cache) discardThat(name string, damaged *os.File) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	there, err := os.Lstat(filepath.Join(c.o.Folder, name))
+	if was, failed := damaged.Stat(); err == nil && failed == nil && !os.SameFile(was, there) {
+		return
+	}
+	c.discard(name)
 }
 
 // discard removes a damaged file.
