@@ -2,14 +2,18 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -27,62 +31,133 @@ func (t *Tree) Blob(ctx context.Context, id int64) (metastore.BlobInfo, error) {
 	return t.view.Blob(ctx, id)
 }
 
-// Download is one blob for a reader that knows beforehand all that it needs of
-// it, and who has no use for Chunks and its cache. It is safe for concurrent
-// use.
+// Download is a blob, or the parts of it that are needed, in memory: for a
+// reader that knows beforehand what it needs, and has no use for Chunks and its
+// cache. It is safe for concurrent use.
 type Download struct {
-	key    string
 	chunks *Chunks
-	plain  []byte       // the whole blob, decrypted; nil: reader has it
-	object []byte       // the whole blob, damaged: what reader reads from
-	reader *blob.Reader // of parts
+	ref    blob.Ref
+	plain  []byte   // the whole blob, decrypted; nil: reader decrypts from ranges
+	ranges []extent // of the object
+	reader *blob.Reader
 
-	whole    bool  // it was fetched as such
-	requests int64 // for that
-	bytes    int64 // that they brought
+	requests atomic.Int64
+	bytes    atomic.Int64
 }
 
-// DownloadMax is the largest blob in bytes that Download takes as a whole.
-const DownloadMax = 64 << 20
+// extent is a part of an object that is fetched with one request.
+type extent struct {
+	start, end int64
+	bytes      []byte
+}
 
-// Download fetches a whole blob with one request and decrypts it. A piece of it
-// that is damaged fails those Frames that need it. Its plaintext is held until
-// Release, and while it is decrypted as much again.
-func (t *Tree) Download(ctx context.Context, b metastore.BlobInfo) (*Download, error) {
-	d := t.Parts(b)
-	if b.Size > DownloadMax {
-		return d, nil
+// How blobs are fetched, in bytes.
+const (
+	// DownloadMax is the largest blob that is taken as a whole.
+	DownloadMax = 64 << 20
+	// DownloadGap is the largest gap that is fetched along to save a request.
+	DownloadGap = 512 << 10
+	// maxDownloads bounds how many requests a Download has under way.
+	maxDownloads = 8
+)
+
+// Download fetches the frames at spans, or without any the whole blob, with one
+// request for all that lies together. A piece of it that is damaged fails those
+// Frames that need it. It holds what it has fetched, and of a whole blob its
+// plaintext at the same time for as long as it takes to decrypt it.
+func (t *Tree) Download(ctx context.Context, b metastore.BlobInfo, spans ...blob.Span) (*Download, error) {
+	h := remote.Hash(b.Hash)
+	d := &Download{chunks: t.chunks, ref: blob.Ref{Key: remote.BlobKey(t.writer, remote.Seq(b.Seq), h), Hash: h, Size: b.Size, Header: b.Header}}
+	plain, err := seal.PlainSize(b.Header, b.Size)
+	if err == nil && len(spans) == 0 && b.Size > DownloadMax {
+		err = fmt.Errorf("it has %d bytes, and is to be fetched as a whole: %w", b.Size, remote.ErrCorrupt)
 	}
-	d.whole = true
-	d.object = buffers.get(int(b.Size))
-	if err := d.fetch(ctx, t.chunks.store); err != nil {
-		d.Release()
-		return d, d.fail(ctx, err)
+	if err != nil {
+		return nil, d.fail(ctx, err)
 	}
-	d.plain = decrypt(d.object, b, t.chunks.identities)
-	if d.plain == nil && t.chunks.forget(d.key) { // only a copy was damaged, perhaps
-		if err := d.fetch(ctx, t.chunks.store); err != nil {
+	d.plan(spans, plain)
+	for again := range 2 {
+		if err := d.fetch(ctx); err != nil {
 			d.Release()
-			return d, d.fail(ctx, err)
+			return nil, d.fail(ctx, err)
 		}
-		d.plain = decrypt(d.object, b, t.chunks.identities)
+		whole := len(d.ranges) == 1 && d.ranges[0].end-d.ranges[0].start == b.Size
+		if whole {
+			d.plain = decrypt(d.ranges[0].bytes, plain, t.chunks.identities)
+		}
+		if !whole || d.plain != nil || again > 0 || !t.chunks.forget(d.ref.Key) {
+			break
+		}
+		// A copy on this side of the store may be all that was damaged.
 	}
 	if d.plain != nil {
-		buffers.put(d.object)
-		d.object = nil
+		buffers.put(d.ranges[0].bytes)
+		d.ranges = nil
 		return d, nil
 	}
-	// It goes by pieces from here, so that who needs none of the damage has none.
-	d.reader = blob.NewReader(inMemory{object: d.object}, t.ref(b), t.chunks.identities)
+	d.reader = blob.NewReader(inMemory{d.chunks.store, d}, d.ref, t.chunks.identities)
 	return d, nil
 }
 
-// decrypt decrypts a whole blob, or returns nil if anything is wrong with it.
-func decrypt(object []byte, b metastore.BlobInfo, ids []age.Identity) []byte {
-	size, err := seal.PlainSize(b.Header, b.Size)
-	if err != nil {
-		return nil
+// plan finds out which ranges of the object hold spans of its plaintext, and
+// what opening it takes: its header, and its last piece, which vouches for its
+// length.
+func (d *Download) plan(spans []blob.Span, plain int64) {
+	if len(spans) == 0 {
+		d.ranges = []extent{{end: d.ref.Size}}
+		return
 	}
+	data := d.ref.Header + seal.NonceSize
+	piece := func(at int64) extent {
+		start := data + at/seal.PieceSize*seal.SealedSize
+		return extent{start: start, end: min(start+seal.SealedSize, d.ref.Size)}
+	}
+	all := []extent{{end: data}, piece(max(0, plain-1))}
+	for _, s := range spans {
+		if s.Offset < 0 || s.Length < 1 || s.Length > plain || s.Offset > plain-s.Length {
+			continue // Frames will say so
+		}
+		all = append(all, extent{start: piece(s.Offset).start, end: piece(s.Offset + s.Length - 1).end})
+	}
+	slices.SortFunc(all, func(a, b extent) int { return cmp.Compare(a.start, b.start) })
+	d.ranges = all[:1]
+	for _, e := range all[1:] {
+		if last := &d.ranges[len(d.ranges)-1]; e.start <= last.end+DownloadGap {
+			last.end = max(last.end, e.end)
+		} else {
+			d.ranges = append(d.ranges, e)
+		}
+	}
+}
+
+// fetch gets all ranges, side by side.
+func (d *Download) fetch(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(maxDownloads)
+	for i := range d.ranges {
+		e := &d.ranges[i]
+		if e.bytes == nil {
+			e.bytes = buffers.get(int(e.end - e.start))
+		}
+		g.Go(func() error {
+			body, err := d.chunks.store.Get(ctx, d.ref.Key, e.start, e.end-e.start)
+			d.requests.Add(1)
+			if err != nil {
+				return err
+			}
+			n, err := io.ReadFull(body, e.bytes)
+			d.bytes.Add(int64(n))
+			if err != nil {
+				err = fmt.Errorf("bytes %d+%d of it end after %d: %w", e.start, len(e.bytes), n, err)
+			}
+			return errors.Join(err, body.Close())
+		})
+	}
+	return g.Wait()
+}
+
+// decrypt decrypts a whole blob, or returns nil if anything is wrong with it.
+func decrypt(object []byte, size int64, ids []age.Identity) []byte {
 	in, err := age.Decrypt(bytes.NewReader(object), ids...)
 	if err != nil {
 		return nil
@@ -95,63 +170,32 @@ func decrypt(object []byte, b metastore.BlobInfo, ids []age.Identity) []byte {
 	return plain
 }
 
-// Parts prepares to read parts of a blob. It fetches nothing: each call of
-// Frames fetches what it needs, neighbours in one request.
-func (t *Tree) Parts(b metastore.BlobInfo) *Download {
-	r := t.ref(b)
-	return &Download{key: r.Key, chunks: t.chunks, reader: blob.NewReader(t.chunks.store, r, t.chunks.identities)}
-}
-
-func (t *Tree) ref(b metastore.BlobInfo) blob.Ref {
-	h := remote.Hash(b.Hash)
-	return blob.Ref{Key: remote.BlobKey(t.writer, remote.Seq(b.Seq), h), Hash: h, Size: b.Size, Header: b.Header}
-}
-
-func (d *Download) fetch(ctx context.Context, s remote.Store) error {
-	d.requests++
-	body, err := s.Get(ctx, d.key, 0, int64(len(d.object)))
-	if err != nil {
-		return err
-	}
-	n, err := io.ReadFull(body, d.object)
-	d.bytes += int64(n)
-	if err != nil {
-		err = fmt.Errorf("it ends after %d bytes of %d: %w", n, len(d.object), err)
-	}
-	return errors.Join(err, body.Close())
-}
-
-// Frames returns decompressed frames, in the order of spans. Nothing but the
-// hash of a chunk proves that it is the one that was looked for, see
-// blob.Chunk.Cut. If a part of the blob is damaged, all of the call fails with
-// remote.ErrCorrupt.
-func (d *Download) Frames(ctx context.Context, spans ...blob.Span) ([][]byte, error) {
+// Frame returns a decompressed frame. Nothing but the hash of a chunk proves
+// that it is the one that was looked for, see blob.Chunk.Cut.
+func (d *Download) Frame(ctx context.Context, s blob.Span) ([]byte, error) {
 	if d.plain == nil {
-		frames, err := d.reader.Frames(ctx, spans)
-		if errors.Is(err, remote.ErrCorrupt) && !d.whole && d.chunks.forget(d.key) {
-			frames, err = d.reader.Frames(ctx, spans)
+		frames, err := d.reader.Frames(ctx, []blob.Span{s})
+		if errors.Is(err, remote.ErrCorrupt) && d.chunks.forget(d.ref.Key) {
+			frames, err = blob.NewReader(d.chunks.store, d.ref, d.chunks.identities).Frames(ctx, []blob.Span{s})
 		}
 		if err != nil {
 			return nil, d.fail(ctx, err)
 		}
-		return frames, nil
+		return frames[0], nil
 	}
-	frames := make([][]byte, len(spans))
-	for i, s := range spans {
-		size := int64(len(d.plain))
-		if s.Offset < 0 || s.Length < 1 || s.Length > size || s.Offset > size-s.Length {
-			return nil, d.fail(ctx, fmt.Errorf("frame at %d+%d of %d bytes: %w", s.Offset, s.Length, size, remote.ErrCorrupt))
-		}
-		var err error
-		if frames[i], err = blob.Decompress(d.plain[s.Offset : s.Offset+s.Length]); err != nil {
-			return nil, d.fail(ctx, fmt.Errorf("frame at %d+%d: %w", s.Offset, s.Length, err))
-		}
+	size := int64(len(d.plain))
+	if s.Offset < 0 || s.Length < 1 || s.Length > size || s.Offset > size-s.Length {
+		return nil, d.fail(ctx, fmt.Errorf("frame at %d+%d of %d bytes: %w", s.Offset, s.Length, size, remote.ErrCorrupt))
 	}
-	return frames, nil
+	frame, err := blob.Decompress(d.plain[s.Offset : s.Offset+s.Length])
+	if err != nil {
+		return nil, d.fail(ctx, fmt.Errorf("frame at %d+%d: %w", s.Offset, s.Length, err))
+	}
+	return frame, nil
 }
 
 // Key is the blob's key in the store.
-func (d *Download) Key() string { return d.key }
+func (d *Download) Key() string { return d.ref.Key }
 
 // fail names the blob, and the reason why ctx ended if that is the cause.
 func (d *Download) fail(ctx context.Context, err error) error {
@@ -161,33 +205,36 @@ func (d *Download) fail(ctx context.Context, err error) error {
 	case errors.Is(err, iofs.ErrNotExist):
 		err = ErrLost
 	}
-	return &BlobError{d.key, err}
+	return &BlobError{d.ref.Key, err}
 }
 
 // Fetched returns how many requests were made of the store and how many bytes
 // they brought.
-func (d *Download) Fetched() (requests, bytes int64) {
-	if d.whole {
-		return d.requests, d.bytes
-	}
-	return d.reader.Fetched()
-}
+func (d *Download) Fetched() (requests, bytes int64) { return d.requests.Load(), d.bytes.Load() }
 
-// Release gives the memory back. Frames must not be called afterwards.
+// Release gives the memory back. Frame must not be called afterwards.
 func (d *Download) Release() {
 	buffers.put(d.plain)
-	buffers.put(d.object)
-	d.plain, d.object = nil, nil
+	for _, e := range d.ranges {
+		buffers.put(e.bytes)
+	}
+	d.plain, d.ranges = nil, nil
 }
 
-// inMemory is a store of one object.
+// inMemory is a store that has what was downloaded.
 type inMemory struct {
-	remote.Store // none: nothing else is asked of it
-	object       []byte
+	remote.Store // for what was not
+	d            *Download
 }
 
-func (s inMemory) Get(_ context.Context, _ string, off, n int64) (io.ReadCloser, error) {
-	return io.NopCloser(io.NewSectionReader(bytes.NewReader(s.object), off, n)), nil
+func (s inMemory) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	for _, e := range s.d.ranges {
+		if off >= e.start && n >= 0 && off+n <= e.end {
+			return io.NopCloser(bytes.NewReader(e.bytes[off-e.start : off-e.start+n])), nil
+		}
+	}
+	s.d.requests.Add(1)
+	return s.Store.Get(ctx, key, off, n)
 }
 
 // buffers are reused: memory that the system has taken back is dear.

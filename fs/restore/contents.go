@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -24,16 +25,16 @@ const (
 	// once, or more be in use.
 	inFlight = 96 << 20
 	// partsAtOnce is how much of a blob of which only parts are needed is
-	// fetched at a time, and framesAtOnce how many frames.
-	partsAtOnce  = 4 << 20
-	framesAtOnce = 16
-	// perParts is what such a blob counts for: its parts and what they become.
-	perParts = 24 << 20
+	// fetched at a time.
+	partsAtOnce = 16 << 20
 	// blobsAhead is how many blobs may be read past one that takes long.
 	blobsAhead = 16
 	// usesOfBlob is how many uses of a blob are in memory. Only one that is full
 	// of tiny chunks, or whose chunks are used over and over, has more.
 	usesOfBlob = 1 << 16
+	// framesQueued is how many frames wait for a worker, so that none has to wait
+	// for them.
+	framesQueued = 64
 	// usesOfFrame is how many of them one worker takes.
 	usesOfFrame = 1 << 10
 )
@@ -42,15 +43,20 @@ const (
 type need struct {
 	id     int64
 	bytes  int64 // that will be fetched of it
-	whole  bool
 	frames int
+	// at once: all of it, or what lies together in one place; else it is nil
+	// and the frames are fetched as they come.
+	at *blob.Span
 }
+
+// all is the place of a whole blob.
+var all = &blob.Span{}
 
 // need finds out which blobs are fetched, and how much of each. Below half of
 // one, only parts are.
 func (r *run) need(ctx context.Context) error {
 	var n need
-	frame := int64(-1)
+	frame, from, to, apart := int64(-1), int64(0), int64(0), false
 	end := func() error {
 		if n.frames == 0 {
 			return nil
@@ -59,8 +65,11 @@ func (r *run) need(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n.whole = n.bytes >= b.Size/2 && b.Size <= fs.DownloadMax; n.whole {
-			n.bytes = b.Size
+		switch {
+		case n.bytes >= b.Size/2 && b.Size <= fs.DownloadMax:
+			n.at, n.bytes = all, b.Size
+		case !apart && n.bytes <= partsAtOnce:
+			n.at = &blob.Span{Offset: from, Length: to - from}
 		}
 		r.needs = append(r.needs, n)
 		return nil
@@ -73,13 +82,19 @@ func (r *run) need(ctx context.Context) error {
 			if err := errors.Join(end(), ctx.Err()); err != nil {
 				return err
 			}
-			n, frame = need{id: u.blob}, -1
+			n, frame, from, to, apart = need{id: u.blob}, -1, u.frame, u.frame, false
 		}
-		if u.frame != frame {
-			n.bytes += int64(u.packed)
-			n.frames++
-			frame = u.frame
+		if u.frame == frame {
+			continue
 		}
+		if gap := u.frame - to; gap > fs.DownloadGap {
+			apart = true
+		} else if gap > 0 {
+			n.bytes += gap
+		}
+		n.bytes += int64(u.packed)
+		n.frames++
+		frame, to = u.frame, u.frame+int64(u.packed)
 	}
 	return end()
 }
@@ -91,9 +106,9 @@ func (r *run) contents(ctx context.Context) (err error) {
 			r.sweep()
 		}
 	}()
-	c := &content{run: r, work: make(chan func()), flight: semaphore.NewWeighted(inFlight), ahead: make(chan struct{}, blobsAhead), waiting: make(map[int][]entry)}
+	c := &content{run: r, work: make(chan func(), framesQueued), flight: semaphore.NewWeighted(inFlight), ahead: make(chan struct{}, blobsAhead), waiting: make(map[int][]entry)}
 	var workers errgroup.Group
-	for range max(2, runtime.GOMAXPROCS(0)) {
+	for range 2 * runtime.GOMAXPROCS(0) { // they wait for the target, too
 		workers.Go(func() error {
 			for f := range c.work {
 				f()
@@ -129,8 +144,8 @@ func (c *content) blobs(whole context.Context) error {
 		if failed != nil {
 			err = failed
 		}
-		weight := int64(perParts)
-		if need.whole {
+		weight := min(need.bytes, partsAtOnce) + fs.DownloadGap
+		if need.at == all {
 			weight = 2 * min(info.Size, inFlight/2)
 		}
 		if err == nil {
@@ -176,39 +191,66 @@ func (c *content) blobs(whole context.Context) error {
 // blob fetches a blob and writes its uses, which come in parts. It calls
 // decrypted when a whole one takes only half the memory any more.
 func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobInfo, parts <-chan []use, decrypted func()) error {
-	d := c.Tree.Parts(info)
-	var err error
-	if n.whole {
-		if d, err = c.Tree.Download(ctx, info); err != nil && c.ends(ctx, err) {
-			return err
+	var once *fs.Download
+	if n.at != nil {
+		var spans []blob.Span
+		if n.at != all {
+			spans = append(spans, *n.at)
 		}
-		decrypted()
+		var err error
+		if once, err = c.Tree.Download(ctx, info, spans...); err != nil {
+			if c.ends(ctx, err) {
+				return err
+			}
+			c.tally.requests.Add(1)
+			ends := c.loseAll(parts, err)
+			return errors.Join(context.Cause(ctx), c.finished(ctx, i, ends))
+		}
+		defer once.Release()
+		if n.at == all {
+			decrypted()
+		}
+		c.count(once)
 	}
 	var ends []entry
 	for part := range parts {
-		for j := range part {
-			if u := &part[j]; u.last && !u.only {
-				ends = append(ends, entry{dir: u.dir, slot: u.slot})
-			}
+		ends = append(ends, endsOf(part)...)
+		var err error
+		if once != nil {
+			c.frames(ctx, once, slices.Collect(framesOf(part)))
+		} else {
+			err = c.parts(ctx, info, part)
 		}
-		switch {
-		case err != nil:
-			c.lose(part, err)
-		case n.whole:
-			err = c.whole(ctx, d, part)
-		default:
-			err = c.parts(ctx, d, part)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err := errors.Join(context.Cause(ctx), err); err != nil {
+			return err
 		}
 	}
+	c.progress("restore")
+	return c.finished(ctx, i, ends)
+}
+
+func (c *content) count(d *fs.Download) {
 	requests, bytes := d.Fetched()
 	c.tally.requests.Add(requests)
 	c.tally.fetched.Add(bytes)
-	d.Release()
-	c.progress("restore")
-	return c.finished(ctx, i, ends)
+}
+
+// endsOf are the files of several pieces that end among uses.
+func endsOf(uses []use) (ends []entry) {
+	for i := range uses {
+		if u := &uses[i]; u.last && !u.only {
+			ends = append(ends, entry{dir: u.dir, slot: u.slot})
+		}
+	}
+	return ends
+}
+
+func (c *content) loseAll(parts <-chan []use, err error) (ends []entry) {
+	for part := range parts {
+		c.lose(part, err)
+		ends = append(ends, endsOf(part)...)
+	}
+	return ends
 }
 
 // ends reports whether an error of the store's ends the restore: nothing else
@@ -241,21 +283,20 @@ func framesOf(uses []use) iter.Seq[frame] {
 	}
 }
 
-// whole has the frames of a blob that is in memory written.
-func (c *content) whole(ctx context.Context, d *fs.Download, uses []use) error {
+// frames has frames written that are in memory.
+func (c *content) frames(ctx context.Context, d *fs.Download, frames []frame) {
 	var wait sync.WaitGroup
-	for f := range framesOf(uses) {
+	for _, f := range frames {
 		c.hand(ctx, &wait, func() {
-			frames, err := d.Frames(ctx, f.span)
+			data, err := d.Frame(ctx, f.span)
 			if err != nil {
 				c.lose(f.uses, err)
 				return
 			}
-			c.frame(ctx, d, frames[0], f.uses)
+			c.frame(ctx, d, data, f.uses)
 		})
 	}
 	wait.Wait()
-	return nil
 }
 
 // hand gives work to a worker.
@@ -273,52 +314,45 @@ func (c *content) hand(ctx context.Context, wait *sync.WaitGroup, work func()) {
 	}
 }
 
-// parts fetches frames in batches and has them written.
-func (c *content) parts(ctx context.Context, d *fs.Download, uses []use) error {
+// parts fetches frames, as many at a time as are to be in memory, and has them
+// written.
+func (c *content) parts(ctx context.Context, info metastore.BlobInfo, uses []use) error {
 	var batch []frame
-	packed, plain := int64(0), int64(0)
+	size, to := int64(0), int64(0)
 	for f := range framesOf(uses) {
-		last := &f.uses[len(f.uses)-1]
-		p := last.start + int64(last.length) // at least; a writer packs no more
-		if len(batch) == framesAtOnce || len(batch) > 0 && (packed+f.span.Length > partsAtOnce || plain+p > 4*partsAtOnce) {
-			if err := c.batch(ctx, d, batch); err != nil {
+		if gap := f.span.Offset - to; gap > 0 && gap <= fs.DownloadGap {
+			size += gap
+		}
+		if len(batch) > 0 && size+f.span.Length > partsAtOnce {
+			if err := c.batch(ctx, info, batch); err != nil {
 				return err
 			}
-			batch, packed, plain = batch[:0], 0, 0
+			batch, size = nil, 0
 		}
-		batch, packed, plain = append(batch, f), packed+f.span.Length, plain+p
+		batch, size, to = append(batch, f), size+f.span.Length, f.span.Offset+f.span.Length
 	}
-	return c.batch(ctx, d, batch)
+	return c.batch(ctx, info, batch)
 }
 
-func (c *content) batch(ctx context.Context, d *fs.Download, batch []frame) error {
+func (c *content) batch(ctx context.Context, info metastore.BlobInfo, batch []frame) error {
 	spans := make([]blob.Span, len(batch))
 	for i, f := range batch {
 		spans[i] = f.span
 	}
-	frames, err := d.Frames(ctx, spans...)
-	if errors.Is(err, remote.ErrCorrupt) && len(batch) > 1 {
-		// One that is damaged must not take its neighbours along.
-		for i := range batch {
-			if err := c.batch(ctx, d, batch[i:i+1]); err != nil {
-				return err
-			}
+	d, err := c.Tree.Download(ctx, info, spans...)
+	if err != nil {
+		if c.ends(ctx, err) {
+			return err
+		}
+		c.tally.requests.Add(1)
+		for _, f := range batch {
+			c.lose(f.uses, err)
 		}
 		return nil
 	}
-	if err != nil && c.ends(ctx, err) {
-		c.cancel(err)
-		return err
-	}
-	var wait sync.WaitGroup
-	for i, f := range batch {
-		if err != nil {
-			c.lose(f.uses, err)
-			continue
-		}
-		c.hand(ctx, &wait, func() { c.frame(ctx, d, frames[i], f.uses) })
-	}
-	wait.Wait()
+	defer d.Release()
+	c.frames(ctx, d, batch)
+	c.count(d)
 	return nil
 }
 

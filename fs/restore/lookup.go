@@ -8,6 +8,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
 
 // file is a regular file that is to be written.
@@ -118,7 +119,7 @@ func (l *lookup) piece(p *metastore.Piece) error {
 	if p.Hole {
 		return nil
 	}
-	if p.Length > remote.MaxChunk || p.FrameLength > remote.MaxBlob {
+	if p.Length > remote.MaxChunk || p.FrameLength > int64(blob.Bound(remote.MaxChunk)) {
 		l.err = fmt.Errorf("a chunk of %d bytes in a frame of %d: %w", p.Length, p.FrameLength, remote.ErrCorrupt)
 		return nil
 	}
