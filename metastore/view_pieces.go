@@ -72,27 +72,35 @@ func (v *View) extents(content, off, end int64) (extents []Extent, err error) {
 	return extents, nil
 }
 
-// extent looks up what a piece consists of.
-func (v *View) extent(r *packedRow) (x Extent, err error) {
-	x.Offset, x.Length = r.second, r.n[0]
+// extent looks up what a piece consists of, and its blob.
+func (v *View) extent(r *packedRow) (Extent, error) {
+	p, err := v.piece(r)
+	if err == nil && p.BlobID != 0 {
+		p.Blob, err = v.blobInfo(p.BlobID)
+	}
+	return p.Extent, err
+}
+
+// piece looks up what a piece consists of.
+func (v *View) piece(r *packedRow) (p Piece, err error) {
+	p.Content, p.Offset, p.Length = r.first, r.second, r.n[0]
 	id := packedKey{first: r.n[1]}
-	if x.Hole = id.first == 0; x.Hole {
-		return x, nil
+	if p.Hole = id.first == 0; p.Hole {
+		return p, nil
 	}
 	chunk, found, err := v.chunks.get(id)
 	if err == nil && !found {
 		err = fmt.Errorf("%w: chunk %d does not exist", errPage, id.first)
 	}
 	if err != nil {
-		return x, err
+		return p, err
 	}
-	x.Chunk, x.ChunkSize = chunk.hash, chunk.n[0]
+	p.Chunk, p.ChunkSize = chunk.hash, chunk.n[0]
 	place, found, err := v.places.get(id)
 	if err != nil || !found {
-		x.Lost = !found
-		return x, err
+		p.Lost = !found
+		return p, err
 	}
-	x.FrameOffset, x.FrameLength, x.FrameStart = place.n[1], place.n[2], place.n[3]
-	x.Blob, err = v.blobInfo(place.n[0])
-	return x, err
+	p.BlobID, p.FrameOffset, p.FrameLength, p.FrameStart = place.n[0], place.n[1], place.n[2], place.n[3]
+	return p, nil
 }
