@@ -2,8 +2,11 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+
+	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -92,6 +95,10 @@ func (t *Tree) readWindow(ctx context.Context, n metastore.Node, p []byte, off i
 	if err != nil {
 		return err
 	}
+	// Most of the time goes into hashes. A long read is of two or more chunks,
+	// which need not wait for each other.
+	var g errgroup.Group
+	aside := len(p) >= hashAside && len(want) > 1
 	for _, x := range extents {
 		from, to := max(x.Offset, off), min(x.Offset+x.Length, off+int64(len(p)))
 		if from >= to {
@@ -102,23 +109,44 @@ func (t *Tree) readWindow(ctx context.Context, n metastore.Node, p []byte, off i
 			clear(dst)
 			continue
 		}
-		chunk, err := t.chunk(x, want[0], frames[0])
-		if err != nil {
-			// What is damaged may be a copy on this side of the store.
-			t.chunks.doubt(want[0])
-			again, failed := t.chunks.frames(ctx, want[:1])
-			if failed != nil {
-				return failed
-			}
-			if chunk, err = t.chunk(x, want[0], again[0]); err != nil {
-				t.chunks.distrust(want[0], err)
-				return err
-			}
-		}
-		copy(dst, chunk[from-x.Offset:to-x.Offset])
+		f, data := want[0], frames[0]
 		want, frames = want[1:], frames[1:]
+		fill := func() error {
+			chunk, err := t.verified(ctx, x, f, data)
+			if err == nil {
+				copy(dst, chunk[from-x.Offset:to-x.Offset])
+			}
+			return err
+		}
+		if aside && len(want) > 0 {
+			g.Go(fill)
+		} else if err := fill(); err != nil {
+			return errors.Join(err, g.Wait())
+		}
 	}
-	return nil
+	return g.Wait()
+}
+
+// hashAside is how long a read has to be, in bytes, for its chunks to be hashed
+// side by side.
+const hashAside = 256 << 10
+
+// verified is the chunk of an extent. If it is damaged, what is damaged may be
+// a copy on this side of the store: so the store is asked once more.
+func (t *Tree) verified(ctx context.Context, x metastore.Extent, f frame, data []byte) ([]byte, error) {
+	chunk, err := t.chunk(x, f, data)
+	if err == nil {
+		return chunk, nil
+	}
+	t.chunks.doubt(f)
+	again, failed := t.chunks.frames(ctx, []frame{f})
+	if failed != nil {
+		return nil, failed
+	}
+	if chunk, err = t.chunk(x, f, again[0]); err != nil {
+		t.chunks.distrust(f, err)
+	}
+	return chunk, err
 }
 
 func (t *Tree) frameOf(x metastore.Extent) frame {
