@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -62,11 +63,11 @@ func TestReadersOverABadLineNeverGetAWrongByte(t *testing.T) {
 	before := usageOf(t, m.serving)
 	round(time.Duration(scale(10, 3600)) * time.Second)
 	after := usageOf(t, m.serving)
-	t.Logf("before %+v, after %+v; %d reads failed, %d were right", before, after, r.failed, r.right)
+	t.Logf("before %+v, after %+v; %d reads failed, %d were right", before, after, r.failed.Load(), r.right.Load())
 	if after.descriptors > before.descriptors+10 || after.threads > before.threads+30 || after.memory > before.memory+100<<20 {
 		t.Errorf("the mount grows: before %+v, after %+v", before, after)
 	}
-	if r.right == 0 {
+	if r.right.Load() == 0 {
 		t.Error("nothing could be read")
 	}
 }
@@ -90,15 +91,20 @@ type readers struct {
 	src, dir      string
 	large         int64
 	folders       int
-	content       []byte // of the large file
-	right, failed int64  // reads of the whole large file
+	content       []byte       // of the large file
+	right, failed atomic.Int64 // reads
 }
 
 // until repeats a read. It may fail, as a read of a store that is gone does, but
 // not with anything else, and not be wrong.
 func (r *readers) until(ctx context.Context, read func() error) error {
 	for ctx.Err() == nil {
-		if err := read(); err != nil && !errors.Is(err, syscall.EIO) {
+		switch err := read(); {
+		case err == nil:
+			r.right.Add(1)
+		case errors.Is(err, syscall.EIO):
+			r.failed.Add(1)
+		default:
 			return err
 		}
 	}
@@ -151,10 +157,8 @@ func (r *readers) folder(random *rand.Rand) error {
 func (r *readers) whole() error {
 	got, err := os.ReadFile(filepath.Join(r.dir, "large"))
 	if err != nil {
-		r.failed++
 		return err
 	}
-	r.right++
 	if int64(len(got)) != r.large {
 		return fmt.Errorf("the large file has %d bytes", len(got))
 	}

@@ -82,6 +82,22 @@ func TestACopyAsksForFewOfTheSmallFiles(t *testing.T) {
 	}
 }
 
+// One extended attribute anywhere means that cp asks for those of every file.
+func TestAttributesCostThreeRequestsAFile(t *testing.T) {
+	needPrograms(t, "cp")
+	tree := smallFiles(5, 200)
+	tree[0] = tree[0].Xattr("user.note", "x")
+	count := newCounter()
+	m := mountSnapshot(t, Options{wrap: count.wrap}, fs.ChunkOptions{}, tree...)
+	if out, err := exec.Command("cp", "-a", m.path("."), t.TempDir()).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	got := count.reset()
+	if n := got["LISTXATTR"] + got["GETXATTR"]; n > 3*1010 {
+		t.Errorf("%d requests for the attributes of 1,000 files: %v", n, got)
+	}
+}
+
 func TestACopyAtFullSpeedGetsWhatIsThere(t *testing.T) {
 	m := mountSnapshot(t, Options{}, fs.ChunkOptions{}, smallFiles(20, 200)...)
 	if n := m.readAll(t, func() {}); n != 4000 {
