@@ -70,6 +70,8 @@ type Mount struct {
 	server *fuse.Server
 	work   errgroup.Group
 	notify sync.Mutex // one round of notifications at a time
+
+	serving context.Context // ends with the mount
 }
 
 // MountTree mounts one snapshot: its "/" is dir. The caller closes t after Wait.
@@ -126,9 +128,10 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 	if m.server, err = fuse.NewServer(raw, dir, mountOptions(o)); err != nil {
 		return nil, thisMachine().refused(dir, o, err)
 	}
-	pushing, stop := context.WithCancel(context.Background())
+	var stop context.CancelFunc
+	m.serving, stop = context.WithCancel(context.Background())
 	m.work.Go(func() error { defer stop(); m.server.Serve(); return nil })
-	m.work.Go(func() error { f.pusher.run(pushing); return nil })
+	m.work.Go(func() error { f.pusher.run(m.serving); return nil })
 	if err := m.server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount on %q: %w", dir, err), m.Unmount())
 	}
@@ -211,8 +214,30 @@ func (m *Mount) Refresh(ctx context.Context) error {
 	_, err := l.catalog.Refresh(ctx)
 	m.notify.Lock()
 	defer m.notify.Unlock()
+	changes := l.update()
+	if len(changes) == 0 || m.serving.Err() != nil {
+		return err
+	}
+	m.invalidate(changes)
+	// A listing that was made before and arrives behind this is kept by the
+	// kernel, and would be shown until the next change.
+	m.work.Go(func() error {
+		select {
+		case <-m.serving.Done():
+		case <-time.After(brief):
+			m.notify.Lock()
+			defer m.notify.Unlock()
+			m.invalidate(changes)
+		}
+		return nil
+	})
+	return err
+}
+
+// invalidate makes the kernel ask for what changed.
+func (m *Mount) invalidate(changes []change) {
 	last := uint64(0)
-	for _, c := range l.update() {
+	for _, c := range changes {
 		// No lock of the layout is held here: the kernel may first want the
 		// answer to a LOOKUP in the same directory.
 		m.server.EntryNotify(c.dir, c.name)
@@ -221,7 +246,6 @@ func (m *Mount) Refresh(ctx context.Context) error {
 			last = c.dir
 		}
 	}
-	return err
 }
 
 func (m *Mount) refreshEvery(ctx context.Context, d time.Duration) {
