@@ -163,7 +163,16 @@ func (d *dump) insertAll(ctx context.Context, rs readers, t *section) error {
 	}
 	g.Go(func() error {
 		for r := range ordered {
-			for b := range r.batches {
+			for {
+				var b *rowBatch
+				select {
+				case b = <-r.batches:
+				case <-ctx.Done(): // then nobody may have taken the range
+					return ctx.Err()
+				}
+				if b == nil {
+					break
+				}
 				if err := b.each(func(row []byte) error { return d.out.row(t.table.String(), row) }); err != nil {
 					return err
 				}
