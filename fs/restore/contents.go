@@ -377,7 +377,7 @@ func (c *content) frame(ctx context.Context, d *fs.Download, data []byte, uses [
 				return
 			}
 			if fatal(err) {
-				c.cancel(fmt.Errorf("write %q: %w", c.pathOf(u.dir, u.slot), err))
+				c.cancel(c.at(u.dir, u.slot, err))
 				return
 			}
 			c.fail(KindTarget, u.dir, u.slot, err)
@@ -415,7 +415,7 @@ func (c *content) finished(ctx context.Context, i int, ends []entry) error {
 		}
 		if err := c.finishFile(ctx, e.dir, e.slot); err != nil {
 			if fatal(err) {
-				return err
+				return c.at(e.dir, e.slot, err)
 			}
 			c.fail(KindTarget, e.dir, e.slot, err)
 		}

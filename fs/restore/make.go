@@ -32,7 +32,7 @@ func (r *run) folders(ctx context.Context) error {
 		}
 		if err := r.folder(ctx, e, &node); err != nil {
 			if fatal(err) {
-				return err
+				return r.at(e.dir, e.slot, err)
 			}
 			r.fail(KindTarget, e.dir, e.slot, err) // what is below it fails as well
 		}
@@ -125,7 +125,7 @@ func (r *run) makeOthers(ctx context.Context) error {
 	return inBatches(ctx, &r.others, func(ctx context.Context, e *entry) error {
 		if err := r.other(ctx, e); err != nil {
 			if fatal(err) || ctx.Err() != nil {
-				return err
+				return r.at(e.dir, e.slot, err)
 			}
 			r.fail(KindTarget, e.dir, e.slot, err)
 		}
@@ -246,7 +246,7 @@ func (r *run) links(ctx context.Context) error {
 		}
 		if err := r.link(ctx, &first, l); err != nil {
 			if fatal(err) {
-				return err
+				return r.at(l.dir, l.slot, err)
 			}
 			r.fail(KindTarget, l.dir, l.slot, err)
 		}

@@ -43,6 +43,11 @@ func (r *run) fail(kind ProblemKind, dir, slot uint64, err error) {
 	}
 }
 
+// at says which entry an error is about that ends it all.
+func (r *run) at(dir, slot uint64, err error) error {
+	return fmt.Errorf("%q: %w", r.pathOf(dir, slot), err)
+}
+
 // action tells what would be done.
 func (r *run) action(kind string, f *folder, name string) {
 	if r.DryRun && r.Report != nil {
