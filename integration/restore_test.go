@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -137,4 +139,40 @@ func asUser(t Tree, owner Entry) Tree {
 		out[p] = e
 	}
 	return out
+}
+
+// Over a long line each blob is one request, also after edits have spread the
+// tree over the blobs of many runs.
+func TestARestoreOverALongLineFetchesEachBlobOnce(t *testing.T) {
+	c, store, env := overNetwork(t, &link{delay: 20 * time.Millisecond})
+	m := newMachine(t, store, env...)
+	src := filepath.Join(m.dir, "source")
+	const files, size, runs = 2000, 12_000, 4
+	for i := range files {
+		random(t, filepath.Join(src, fmt.Sprintf("%04d", i)), size)
+	}
+	m.init(src)
+	m.backup()
+	for run := range runs {
+		for i := run; i < files; i += 7 * runs {
+			random(t, filepath.Join(src, fmt.Sprintf("%04d", i)), size)
+		}
+		m.backup()
+	}
+	c.forget()
+	to := filepath.Join(t.TempDir(), "to")
+	out := m.run("restore", "--identity", m.kit(), "latest:"+src, to)
+	gets, bytes := c.fetched()
+	line := m.run("restore", "--identity", m.kit(), "--dry-run", "--overwrite", "always", "--json", "latest:"+src, to)
+	var summary struct {
+		Blobs int64 `json:"blobs"`
+	}
+	must(t, json.Unmarshal([]byte(line[strings.LastIndex(strings.TrimSpace(line), "\n")+1:]), &summary))
+	if summary.Blobs < runs+2 || int64(gets) != summary.Blobs {
+		t.Errorf("%d requests for %d blobs\n%s", gets, summary.Blobs, out)
+	}
+	if bytes > files*size*5/4 {
+		t.Errorf("%d bytes were fetched for %d", bytes, files*size)
+	}
+	same(t, "what was restored", scan(t, src, Look{Root: true}), scan(t, to, Look{Root: true}))
 }
