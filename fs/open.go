@@ -116,18 +116,33 @@ func (c *Catalog) shed(keep string) error {
 	return nil
 }
 
-// build fetches the parts of the dump, two ahead of the one being loaded, and
-// makes a view of them.
+// While a part of a dump is loaded, those behind it are fetched: so many at a
+// time, and so many bytes together with it.
+const (
+	partsAhead     = 3
+	partsAheadSize = 64 << 20
+)
+
+// build fetches the parts of the dump, ahead of the one being loaded, and makes
+// a view of them.
 func (c *Catalog) build(ctx context.Context, s Snapshot, path string) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(3) // parts of at most 32 MiB in flight
-	parts := make([]metastore.Part, len(s.Manifest.Dumps))
+	dumps := s.Manifest.Dumps
+	parts := make([]metastore.Part, len(dumps))
 	fetched := make([]chan []byte, len(parts))
 	next := 0
-	ahead := func(to int) {
-		for ; next < min(to, len(parts)); next++ {
-			d, done := s.Manifest.Dumps[next], make(chan []byte, 1)
-			fetched[next] = done
+	// ahead begins with what part i, which is to be loaded now, leaves room for.
+	ahead := func(i int) {
+		size := int64(0)
+		for k := i; k < min(i+1+partsAhead, len(dumps)); k++ {
+			if size += dumps[k].Size; k > i && size > partsAheadSize {
+				return
+			}
+			if k < next {
+				continue
+			}
+			d, done := dumps[k], make(chan []byte, 1)
+			fetched[k], next = done, k+1
 			g.Go(func() error {
 				object, err := c.object(ctx, remote.DumpKey(s.Writer, d.Seq, d.SHA256), d.Size, d.SHA256)
 				if err == nil {
@@ -137,9 +152,9 @@ func (c *Catalog) build(ctx context.Context, s Snapshot, path string) error {
 			})
 		}
 	}
-	for i, d := range s.Manifest.Dumps {
+	for i, d := range dumps {
 		parts[i].Open = func(ctx context.Context) (io.ReadCloser, error) {
-			ahead(i + 3)
+			ahead(i)
 			select {
 			case object := <-fetched[i]:
 				return seal.Open(object, c.o.Identities, d.PlainSize)

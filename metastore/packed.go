@@ -10,7 +10,7 @@ import (
 
 // packedSize bounds a packed page in bytes. Reading one row is reading and
 // decoding its page, which takes a few microseconds.
-const packedSize = 4000
+const packedSize = 1000
 
 // A packed table keeps rows of numbers in ascending order of their keys, many
 // to a page, where SQLite would take ten times as long to insert them one by
@@ -77,39 +77,58 @@ func (p *packing) append(dst []byte, before packedKey, r *packedRow) []byte {
 	return dst
 }
 
-// decode is the inverse of append, for a whole page. Nothing in it is trusted.
-func (p *packing) decode(data []byte) ([]packedRow, error) {
-	d := decoder{data, false}
-	number := func() int64 {
-		n := d.uvarint()
-		d.failed = d.failed || n > math.MaxInt64
-		return int64(n)
+// row decodes the row at a place in a page, which follows the one with the key
+// before, and returns where the next one is. Nothing in the page is trusted: of
+// a row that is none, it returns -1.
+func (p *packing) row(data []byte, at int, before packedKey, r *packedRow) int {
+	n, at := packedNumber(data, at)
+	r.packedKey = packedKey{first: before.first + n}
+	if p.pairs {
+		if r.second, at = packedNumber(data, at); n == 0 {
+			r.second += before.second
+		}
 	}
-	rows := make([]packedRow, 0, 1+len(data)/(2+2*p.numbers))
-	var key packedKey
-	for len(d.data) > 0 {
-		before := key
-		key.first += number()
-		if p.pairs {
-			second := number()
-			if key.first == before.first {
-				second += before.second
-			}
-			key.second = second
+	for i := range p.numbers {
+		r.n[i], at = packedNumber(data, at)
+	}
+	if p.hashed && at >= 0 {
+		if len(data)-at < hashSize {
+			return -1
 		}
-		r := packedRow{packedKey: key}
-		for i := range p.numbers {
-			r.n[i] = number()
-		}
-		if p.hashed {
-			copy(r.hash[:], d.bytes(hashSize))
-		}
-		if d.failed || key.compare(before) <= 0 || key.second < 0 {
+		at += copy(r.hash[:], data[at:])
+	}
+	if r.compare(before) <= 0 || r.second < 0 {
+		return -1
+	}
+	return at
+}
+
+// packedNumber decodes the number at a place and returns what is behind it, -1
+// if there is no number.
+func packedNumber(data []byte, at int) (int64, int) {
+	if uint(at) < uint(len(data)) && data[at] < 0x80 { // most are small
+		return int64(data[at]), at + 1
+	}
+	if uint(at) >= uint(len(data)) {
+		return 0, -1
+	}
+	n, size := binary.Uvarint(data[at:])
+	if size <= 0 || n > math.MaxInt64 {
+		return 0, -1
+	}
+	return int64(n), at + size
+}
+
+// decode returns all rows of a page, appended to rows.
+func (p *packing) decode(data []byte, rows []packedRow) ([]packedRow, error) {
+	r := packedRow{}
+	for at := 0; at < len(data); {
+		if at = p.row(data, at, r.packedKey, &r); at < 0 {
 			return nil, errPage
 		}
 		rows = append(rows, r)
 	}
-	if len(rows) == 0 {
+	if len(data) == 0 {
 		return nil, errPage
 	}
 	return rows, nil
@@ -120,6 +139,46 @@ func searchPacked(rows []packedRow, key packedKey) int {
 	return sort.Search(len(rows), func(i int) bool { return rows[i].compare(key) >= 0 })
 }
 
+// packedPage is a page as it was read, and the row of it that was looked at
+// last: whoever asks for one row after the other goes through it once.
+type packedPage struct {
+	data        []byte
+	first, last packedKey
+	row         packedRow
+	next        int // behind row
+}
+
+func (p *packing) open(data []byte) (*packedPage, error) {
+	g := &packedPage{data: data}
+	r := packedRow{}
+	for at := 0; at < len(data); {
+		if at = p.row(data, at, r.packedKey, &r); at < 0 {
+			return nil, errPage
+		}
+		if g.last = r.packedKey; g.next == 0 {
+			g.first, g.row, g.next = r.packedKey, r, at
+		}
+	}
+	if g.next == 0 {
+		return nil, errPage
+	}
+	return g, nil
+}
+
+// find looks at the last row at or before key, which is not before the page.
+func (g *packedPage) find(p *packing, key packedKey) {
+	if g.row.compare(key) > 0 {
+		g.next = p.row(g.data, 0, packedKey{}, &g.row)
+	}
+	for r := (packedRow{}); g.next < len(g.data); {
+		next := p.row(g.data, g.next, g.row.packedKey, &r)
+		if r.compare(key) > 0 {
+			return
+		}
+		g.row, g.next = r, next
+	}
+}
+
 // packedReader looks rows of a packed table up. It may be used by several
 // goroutines if load may.
 type packedReader struct {
@@ -128,57 +187,66 @@ type packedReader struct {
 	// nil if there is none.
 	load func(key []byte) ([]byte, error)
 
-	mu     sync.Mutex
-	recent [16][]packedRow
-	next   int // to be replaced
+	mu      sync.Mutex
+	recent  [32]*packedPage
+	replace int // the next one of them
 }
 
-// page returns the rows of the page in which key has its place, and that
-// place: the last row at or before key, or -1.
-func (p *packedReader) page(key packedKey) ([]packedRow, int, error) {
-	if rows := p.known(key); rows != nil {
-		return rows, place(rows, key), nil
-	}
-	data, err := p.load(key.bytes())
-	if err != nil || data == nil {
-		return nil, -1, err
-	}
-	rows, err := p.decode(data)
-	if err != nil {
-		return nil, -1, err
-	}
-	p.mu.Lock()
-	p.recent[p.next] = rows
-	p.next = (p.next + 1) % len(p.recent)
-	p.mu.Unlock()
-	return rows, place(rows, key), nil
-}
-
-func place(rows []packedRow, key packedKey) int {
-	i := searchPacked(rows, key)
-	if i == len(rows) || rows[i].packedKey != key {
-		i--
-	}
-	return i
-}
-
-// known is a page read before that has rows on both sides of key.
-func (p *packedReader) known(key packedKey) []packedRow {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, rows := range p.recent {
-		if len(rows) > 0 && rows[0].compare(key) <= 0 && rows[len(rows)-1].compare(key) >= 0 {
-			return rows
+// page returns the page that has the last row at or before key, nil if there is
+// none. mu is held.
+func (p *packedReader) page(key packedKey) (*packedPage, error) {
+	for _, g := range p.recent {
+		if g != nil && g.first.compare(key) <= 0 && g.last.compare(key) >= 0 {
+			return g, nil
 		}
 	}
-	return nil
+	p.mu.Unlock()
+	data, err := p.load(key.bytes())
+	var g *packedPage
+	if err == nil && data != nil {
+		g, err = p.open(data)
+	}
+	p.mu.Lock()
+	if g == nil || g.first.compare(key) > 0 {
+		return nil, err
+	}
+	p.recent[p.replace] = g
+	p.replace = (p.replace + 1) % len(p.recent)
+	return g, nil
 }
 
 // get returns the row with a key; found is false if there is none.
 func (p *packedReader) get(key packedKey) (r packedRow, found bool, err error) {
-	rows, i, err := p.page(key)
-	if err != nil || i < 0 || rows[i].packedKey != key {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, err := p.page(key)
+	if g == nil {
 		return packedRow{}, false, err
 	}
-	return rows[i], true, nil
+	if g.find(p.packing, key); g.row.packedKey != key {
+		return packedRow{}, false, nil
+	}
+	return g.row, true, nil
+}
+
+// from returns the last row at or before key, and those behind it that are
+// before end and in the same page; none if there is no such row.
+func (p *packedReader) from(key, end packedKey) (rows []packedRow, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, err := p.page(key)
+	if g == nil {
+		return nil, err
+	}
+	g.find(p.packing, key)
+	r := g.row
+	for at := g.next; ; {
+		rows = append(rows, r)
+		if at == len(g.data) {
+			return rows, nil
+		}
+		if at = p.row(g.data, at, r.packedKey, &r); r.compare(end) >= 0 {
+			return rows, nil
+		}
+	}
 }

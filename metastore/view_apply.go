@@ -75,7 +75,9 @@ func (b *builder) insert(c *change) (added bool, err error) {
 	case TableFileChunks:
 		row.second = c.n[1]
 		copy(row.n[:], c.n[2:4])
-		return b.pieces.put(&row)
+		if added, err = b.pieces.put(&row); added && err == nil {
+			err = b.measure(&row)
+		}
 	case TableChunks:
 		row.n[0] = c.n[1]
 		copy(row.hash[:], c.bytes)
@@ -101,7 +103,12 @@ func (b *builder) remove(t Table, key int64) (n int64, err error) {
 	case TableContents:
 		_, n, err = b.contents.take(key)
 	case TableFileChunks:
-		_, n, err = b.pieces.take(key)
+		if err = b.measured(); err == nil {
+			_, _, err = b.sizes.take(key)
+		}
+		if err == nil {
+			_, n, err = b.pieces.take(key)
+		}
 	case TableChunks:
 		_, n, err = b.chunks.take(key)
 	case TableBlobChunks:
@@ -139,9 +146,38 @@ func (b *builder) dropPath(id int64) error {
 	return b.removePath.do(id)
 }
 
+// measure adds a piece to the size of its content, whose pieces come one after
+// the other.
+func (b *builder) measure(piece *packedRow) error {
+	if piece.first != b.size.first {
+		if err := b.measured(); err != nil {
+			return err
+		}
+		b.size.first = piece.first
+	}
+	length, chunk := piece.n[0], piece.n[1]
+	b.size.n[0] += length // below 2^63, since the pieces lie in a row
+	if chunk != 0 {
+		b.size.n[1] += (length + blockSize - 1) / blockSize
+	}
+	return nil
+}
+
+// measured ends the content at hand, if there is one.
+func (b *builder) measured() (err error) {
+	if b.size.first != 0 {
+		_, err = b.sizes.put(&b.size)
+	}
+	b.size = packedRow{}
+	return err
+}
+
 // settle writes what is still in memory.
 func (b *builder) settle() error {
-	for _, p := range []*packer{b.pathIDs, b.fileIDs, b.contents, b.pieces, b.chunks, b.places} {
+	if err := b.measured(); err != nil {
+		return err
+	}
+	for _, p := range []*packer{b.pathIDs, b.fileIDs, b.contents, b.pieces, b.sizes, b.chunks, b.places} {
 		if err := p.finish(); err != nil {
 			return err
 		}

@@ -54,6 +54,14 @@ func BenchmarkView(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	var files []metastore.Node // here and there
+	for slot := uint64(1); slot < 101_000; slot += 1009 {
+		nodes, err := v.After(ctx, slot, 1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		files = append(files, nodes...)
+	}
 	runtime.GC()
 	b.Run("Node", func(b *testing.B) {
 		b.ReportAllocs()
@@ -91,6 +99,15 @@ func BenchmarkView(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := v.Extents(ctx, file, 0, file.Size); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("ExtentsAnywhere", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i += 37 {
+			f := files[i%len(files)]
+			if _, err := v.Extents(ctx, f, 0, f.Size); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sync/errgroup"
 )
 
 //go:embed view.sql
@@ -107,7 +108,8 @@ type builder struct {
 	snapshots, volumes, xattrs, blobs                  plainTable
 	paths, files                                       stagedRows
 	pathIDs, fileIDs, contents, pieces, chunks, places *packer
-	sizes                                              *packer // of contents with pieces; filled by relate
+	sizes                                              *packer   // of contents with pieces
+	size                                               packedRow // of the content at hand
 
 	dropFile   *statement
 	removePath *statement // prepared when the first one goes
@@ -217,10 +219,12 @@ func (b *builder) build(ctx context.Context, parts []Part, want Expected) error 
 	if err := totals.compare(want.Totals); err != nil {
 		return err
 	}
-	if err := b.relate(); err != nil {
-		return err
-	}
-	if err := b.walk.all(ctx); err != nil {
+	// Both at once: SQLite lets one of them in at a time, but most of their
+	// work is outside.
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.relate(ctx) })
+	g.Go(func() error { return b.walk.all(ctx) })
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	totals.Bytes = b.walk.bytes

@@ -3,6 +3,7 @@ package metastore
 import (
 	"context"
 	"fmt"
+	"math"
 )
 
 // Piece is an Extent of one of several contents. Its blob is given by id: what
@@ -21,14 +22,14 @@ func (v *View) Pieces(ctx context.Context, contents []int64, each func(Piece) er
 			return ctx.Err()
 		}
 		for off := int64(0); ; {
-			rows, at, err := v.pieces.page(packedKey{content, off})
+			rows, err := v.pieces.from(packedKey{content, off}, packedKey{content, math.MaxInt64})
 			if err != nil {
 				return v.fail("read content lists", err)
 			}
-			if at < 0 || rows[at].packedKey != (packedKey{content, off}) {
+			if len(rows) == 0 || rows[0].packedKey != (packedKey{content, off}) {
 				break // the end, also of what is empty
 			}
-			for k := at; k < len(rows) && rows[k].first == content; k++ {
+			for k := range rows {
 				p, err := v.piece(&rows[k])
 				if err != nil {
 					return v.fail("read content lists", err)

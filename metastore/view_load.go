@@ -24,7 +24,7 @@ const (
 type change struct {
 	table  Table
 	delete bool
-	n      [6]int64 // as taken says
+	n      [6]int64 // numbers, of which the table has so many
 	bytes  []byte   // in its batch
 	row    []Value  // of snapshots only
 }
@@ -38,7 +38,7 @@ type changeBatch struct {
 // load reads all parts.
 func (b *builder) load(ctx context.Context, parts []Part) error {
 	g, ctx := errgroup.WithContext(ctx)
-	texts := make(chan *partText)
+	texts := make(chan *partText, 1)
 	full, free := make(chan *changeBatch, handedAhead), make(chan *changeBatch, handedAhead+2)
 	for range cap(free) {
 		free <- &changeBatch{data: make([]byte, 0, handedBytes)}

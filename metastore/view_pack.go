@@ -17,13 +17,13 @@ type packer struct {
 	insert, remove, seek, after *statement
 
 	last packedKey // no row is behind this
-	tail packedPage
+	tail packedTail
 
 	edited packedEdit
 }
 
-// packedPage is the page that rows are appended to; empty if there is none.
-type packedPage struct {
+// packedTail is the page that rows are appended to; empty if there is none.
+type packedTail struct {
 	first packedKey
 	data  []byte
 }
@@ -129,14 +129,14 @@ func (k *packer) edit(key packedKey) error {
 	if data == nil {
 		return nil
 	}
-	if e.rows, err = k.decode(data); err != nil {
+	if e.rows, err = k.decode(data, nil); err != nil {
 		return err
 	}
 	e.stored = e.rows[0].packedKey
 	if data, err = only(k.after, e.stored.bytes()); err != nil || data == nil {
 		return err
 	}
-	behind, err := k.decode(data)
+	behind, err := k.decode(data, nil)
 	if err == nil {
 		e.next = behind[0].packedKey
 	}
@@ -223,10 +223,11 @@ type packedCursor struct {
 	ctx    context.Context
 	packer *packer
 	at     packedKey // first of the page that rows were in; -1 before the first
-	rows   []packedRow
+	page   []packedRow
+	rows   []packedRow // of page, still to come
 }
 
-// next returns the next row; nil at the end.
+// next returns the next row; nil at the end. It is valid until the next call.
 func (c *packedCursor) next() (*packedRow, error) {
 	if len(c.rows) == 0 {
 		if err := c.ctx.Err(); err != nil {
@@ -240,9 +241,10 @@ func (c *packedCursor) next() (*packedRow, error) {
 		if err != nil || data == nil {
 			return nil, err
 		}
-		if c.rows, err = c.packer.decode(data); err != nil {
+		if c.page, err = c.packer.decode(data, c.page[:0]); err != nil {
 			return nil, err
 		}
+		c.rows = c.page
 		c.at = c.rows[0].packedKey
 	}
 	r := &c.rows[0]
@@ -261,7 +263,7 @@ func (c *packedCursor) reach(first int64) (*packedRow, error) {
 		case r.first == first:
 			return r, nil
 		case r.first > first:
-			c.rows = append([]packedRow{*r}, c.rows...)
+			c.rows = c.page[len(c.page)-len(c.rows)-1:] // it comes again
 			return nil, nil
 		}
 	}

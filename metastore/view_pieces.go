@@ -51,18 +51,16 @@ func (v *View) Extents(ctx context.Context, n Node, off, length int64) ([]Extent
 
 func (v *View) extents(content, off, end int64) (extents []Extent, err error) {
 	for off < end {
-		rows, i, err := v.pieces.page(packedKey{content, off})
+		rows, err := v.pieces.from(packedKey{content, off}, packedKey{content, end})
 		if err != nil {
 			return nil, err
 		}
-		if i < 0 || rows[i].first != content || off-rows[i].second >= rows[i].n[0] {
+		if len(rows) == 0 || rows[0].first != content || off-rows[0].second >= rows[0].n[0] {
 			return nil, fmt.Errorf("%w: content %d has no piece with byte %d", errPage, content, off)
 		}
-		for _, r := range rows[i:] {
-			if r.first != content || r.second >= end {
-				break
-			}
-			x, err := v.extent(&r)
+		for i := range rows {
+			r := &rows[i]
+			x, err := v.extent(r)
 			if err != nil {
 				return nil, err
 			}

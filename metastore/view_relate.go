@@ -1,6 +1,7 @@
 package metastore
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 )
@@ -30,10 +31,10 @@ func (t Totals) compare(signed Totals) error {
 }
 
 // relate looks for rows, each fine by itself, that refer to nothing or to
-// something else than they say, and sums up contents.
-func (b *builder) relate() error {
-	for _, check := range []func() error{b.relatePieces, b.relatePlaces, b.relateXattrs} {
-		if err := check(); err != nil {
+// something else than they say.
+func (b *builder) relate(ctx context.Context) error {
+	for _, check := range []func(context.Context) error{b.relatePieces, b.relatePlaces, b.relateXattrs} {
+		if err := check(ctx); err != nil {
 			return err
 		}
 	}
@@ -45,36 +46,25 @@ func unrelated(t Table, key int64, wrong string) error {
 }
 
 // relatePieces goes through the pieces of all contents.
-func (b *builder) relatePieces() error {
-	pieces, contents, chunks := b.pieces.cursor(b.ctx), b.contents.cursor(b.ctx), b.chunks.reader()
-	var size packedRow // of the content at hand
-	for {
+func (b *builder) relatePieces(ctx context.Context) error {
+	pieces, contents, chunks := b.pieces.cursor(ctx), b.contents.cursor(ctx), b.chunks.reader()
+	for content := int64(0); ; {
 		r, err := pieces.next()
-		if err != nil {
+		if err != nil || r == nil {
 			return err
 		}
-		if r == nil || r.first != size.first {
-			if size.first != 0 {
-				if _, err := b.sizes.put(&size); err != nil {
-					return err
-				}
-			}
-			if r == nil {
-				return b.sizes.finish()
-			}
-			size = packedRow{packedKey: packedKey{first: r.first}}
-			if content, err := contents.reach(r.first); err != nil {
+		if r.first != content {
+			content = r.first
+			if found, err := contents.reach(content); err != nil {
 				return err
-			} else if content == nil {
+			} else if found == nil {
 				return unrelated(TableFileChunks, r.first, "its content does not exist")
 			}
 		}
 		length, chunk := r.n[0], r.n[1]
-		size.n[0] += length // tile has seen to it that this is below 2^63
 		if chunk == 0 {
 			continue
 		}
-		size.n[1] += (length + blockSize - 1) / blockSize
 		c, found, err := chunks.get(packedKey{first: chunk})
 		if err != nil {
 			return err
@@ -89,8 +79,8 @@ func (b *builder) relatePieces() error {
 //
 // An age payload is a nonce and pieces of 64 KiB, the last of which may be
 // shorter, with a tag each.
-func (b *builder) relatePlaces() error {
-	places, chunks := b.places.cursor(b.ctx), b.chunks.cursor(b.ctx)
+func (b *builder) relatePlaces(ctx context.Context) error {
+	places, chunks := b.places.cursor(ctx), b.chunks.cursor(ctx)
 	get, err := prepare(b.conn, "SELECT size, header FROM main.blobs WHERE id = ?")
 	if err != nil {
 		return err
@@ -126,8 +116,8 @@ func (b *builder) relatePlaces() error {
 }
 
 // relateXattrs goes through all files with extended attributes.
-func (b *builder) relateXattrs() error {
-	files := b.fileIDs.cursor(b.ctx)
+func (b *builder) relateXattrs(ctx context.Context) error {
+	files := b.fileIDs.cursor(ctx)
 	s, err := prepare(b.conn, "SELECT DISTINCT file FROM main.xattrs ORDER BY file")
 	if err != nil {
 		return err
