@@ -71,6 +71,18 @@ func TestAWayThatIsALinkIsLeftAlone(t *testing.T) {
 	}
 }
 
+// So is a link that the backup met on the way, whatever is in its place.
+func TestALinkOnTheWayIsLeftAlone(t *testing.T) {
+	w := newWorld(t, fstest.Symlink("/home", "data/home").With(func(e *fstest.Entry) { e.Role = metastore.RoleParent }),
+		root(fstest.Dir("/data/home/ann")), text("/data/home/ann/x", "x"))
+	w.put("home/mine", "mine")
+	w.restore(func(o *Options) { o.Overwrite, o.Delete = Always, true })
+	w.want(map[string]string{"home": "/", "home/mine": "mine", "data": "/", "data/home": "/", "data/home/ann": "/", "data/home/ann/x": "x"})
+	w.dir += " new"
+	w.restore()
+	w.want(map[string]string{"home": "-> data/home", "data": "/", "data/home": "/", "data/home/ann": "/", "data/home/ann/x": "x"})
+}
+
 // An attacker in the target replaces folders by links all the time.
 func TestNobodyIsLedOutsideByRaces(t *testing.T) {
 	var tree []fstest.Entry

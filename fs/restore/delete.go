@@ -1,0 +1,133 @@
+package restore
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// delete removes what the plan says, what lies deeper first. It goes down to
+// each by names that must be folders, and stays in the one where the next is.
+func (r *run) delete(ctx context.Context) error {
+	if r.extra.count == 0 {
+		return nil
+	}
+	at, fd := "", -1
+	leave := func() {
+		if fd >= 0 && fd != r.target.root {
+			_ = unix.Close(fd)
+		}
+	}
+	defer func() { leave() }()
+	return r.extra.each(func(p string, dir bool) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		up, name := path.Split(p)
+		if fd < 0 || up != at {
+			leave()
+			var err error
+			if fd, err = descend(r.target.root, up); err != nil {
+				fd = -1
+				r.problem(KindExtra, p, err)
+				return nil
+			}
+			at = up
+		}
+		flags := 0
+		if dir {
+			flags = unix.AT_REMOVEDIR
+		}
+		switch err := unix.Unlinkat(fd, name, flags); {
+		case fatal(err):
+			return err
+		case err != nil && !errors.Is(err, unix.ENOENT):
+			r.problem(KindExtra, p, fmt.Errorf("delete: %w", err))
+		case !litter(name):
+			r.tally.deleted.Add(1)
+		}
+		return nil
+	})
+}
+
+// descend opens a folder below another by a path, "" for the other itself.
+func descend(root int, p string) (int, error) {
+	fd := root
+	for name := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+		if name == "" {
+			continue
+		}
+		next, err := openDir(fd, name)
+		if fd != root {
+			_ = unix.Close(fd)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("open folder %q of the target: %w", name, err)
+		}
+		fd = next
+	}
+	return fd, nil
+}
+
+// paths is a list of paths below the target folder, in a file without a name.
+type paths struct {
+	dir   string
+	count int64
+	file  *os.File
+	out   *bufio.Writer
+}
+
+func (p *paths) add(at string, dir bool) (err error) {
+	if p.file == nil {
+		if p.file, err = unnamed(p.dir); err != nil {
+			return err
+		}
+		p.out = bufio.NewWriter(p.file)
+	}
+	p.count++
+	kind := byte('-')
+	if dir {
+		kind = 'd'
+	}
+	_ = p.out.WriteByte(kind) // Flush tells
+	_, _ = p.out.WriteString(at)
+	return p.out.WriteByte(0)
+}
+
+func (p *paths) each(f func(at string, dir bool) error) error {
+	if err := p.out.Flush(); err != nil {
+		return fmt.Errorf("write the plan: %w", err)
+	}
+	if _, err := p.file.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read the plan: %w", err)
+	}
+	in := bufio.NewReader(p.file)
+	for {
+		line, err := in.ReadBytes(0)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the plan: %w", err)
+		}
+		line = bytes.TrimSuffix(line, []byte{0})
+		if err := f(string(line[1:]), line[0] == 'd'); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *paths) close() error {
+	if p.file == nil {
+		return nil
+	}
+	return p.file.Close()
+}
