@@ -13,16 +13,9 @@ import (
 // folders makes the directories, and those that are there ready to be written
 // into.
 func (r *run) folders(ctx context.Context) error {
-	n := 0
-	for e, err := range r.dirs.all() {
+	for e, err := range stepwise(ctx, r.dirs.all(), r.restoring) {
 		if err != nil {
 			return err
-		}
-		if n++; n%1024 == 0 {
-			r.progress("restore")
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 		}
 		node, err := r.Tree.Node(ctx, e.slot)
 		if err != nil {
@@ -121,16 +114,9 @@ func (r *run) mayWrite(d *handle) error {
 // finish gives the directories their metadata, what lies deeper first: whoever
 // makes something in one changes its time.
 func (r *run) finish(ctx context.Context) error {
-	n := 0
-	for e, err := range r.dirs.backwards() {
+	for e, err := range stepwise(ctx, r.dirs.backwards(), r.restoring) {
 		if err != nil {
 			return err
-		}
-		if n++; n%1024 == 0 {
-			r.progress("restore")
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 		}
 		if e.flags&describe == 0 || r.failed.has(e.slot) {
 			continue
@@ -139,7 +125,7 @@ func (r *run) finish(ctx context.Context) error {
 			r.problem(KindMetadata, r.pathOf(e.dir, e.slot), err)
 		}
 	}
-	r.progress("restore")
+	r.restoring()
 	return nil
 }
 

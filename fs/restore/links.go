@@ -10,16 +10,9 @@ import (
 // links makes the further names of inodes.
 func (r *run) links(ctx context.Context) error {
 	var first name
-	n := 0
-	for l, err := range r.names.all() {
+	for l, err := range stepwise(ctx, r.names.all(), r.restoring) {
 		if err != nil {
 			return err
-		}
-		if n++; n%1024 == 0 {
-			r.progress("restore")
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 		}
 		if l.first {
 			first = *l

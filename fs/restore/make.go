@@ -22,7 +22,7 @@ func (r *run) makeOthers(ctx context.Context) error {
 			r.fail(KindTarget, e.dir, e.slot, err)
 		}
 		return nil
-	}, func() { r.progress("restore") })
+	}, r.restoring)
 }
 
 // inBatches calls do for every entry, several at a time, and then after each

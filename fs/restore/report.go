@@ -72,6 +72,8 @@ func (r *run) progress(phase string) {
 	r.Report(Event{Progress: &p})
 }
 
+func (r *run) restoring() { r.progress("restore") }
+
 // node returns an entry by its place.
 func (r *run) node(ctx context.Context, dir, slot uint64) (*metastore.Node, error) {
 	if slot == r.Tree.Root() {

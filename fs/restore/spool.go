@@ -3,6 +3,7 @@ package restore
 import (
 	"bufio"
 	"container/heap"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -151,6 +152,24 @@ func (s *spool[T]) backwards() iter.Seq2[*T, error] {
 				}
 			}
 			end = start
+		}
+	}
+}
+
+// stepwise yields records as well, and every so often reports progress and looks
+// whether to go on.
+func stepwise[T any](ctx context.Context, records iter.Seq2[*T, error], progress func()) iter.Seq2[*T, error] {
+	const often = 1024
+	return func(yield func(*T, error) bool) {
+		n := 0
+		for v, err := range records {
+			if n++; n%often == 0 {
+				progress()
+				err = errors.Join(err, ctx.Err())
+			}
+			if !yield(v, err) {
+				return
+			}
 		}
 	}
 }
