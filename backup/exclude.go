@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"git.eeqj.de/sneak/vaultik/gitignore"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/gitignore"
 )
 
 // Rules say what of a set's paths is left out. The paths themselves are never

@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -74,5 +75,16 @@ func TestBackupNeverMentionsIdentities(t *testing.T) {
 	out, err := exec.Command("grep", "-rnE", `age\.(\w*Identity|Decrypt)|ParseIdentit`, "--include=*.go", "--exclude=*_test.go", "../backup").CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 { // nothing found
 		t.Errorf("package backup names identities, or grep cannot tell (%v):\n%s", err, out)
+	}
+}
+
+// Whoever lists the top level sees the architecture, and nothing else.
+func TestTheTopLevelIsTheArchitecture(t *testing.T) {
+	rooms := []string{"LICENSE", "Makefile", "README.md", "backup", "cmd", "docs", "fs", "go.mod", "go.sum", "integration", "metastore", "remote"}
+	for line := range strings.Lines(tool(t, "git", "-C", "..", "ls-files")) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), "/")
+		if !strings.HasPrefix(name, ".") && !slices.Contains(rooms, name) {
+			t.Errorf("%s does not belong at the top level", strings.TrimSpace(line))
+		}
 	}
 }

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"strings"
 
-	"git.eeqj.de/sneak/vaultik/gitignore"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/gitignore"
 )
 
 // picker decides what of the snapshot is restored, and what of the target is
