@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -64,6 +65,11 @@ func mounting(t *testing.T) (b *bench, mnt string) {
 	if !canMount() {
 		t.Skip("needs the right to open /dev/fuse, and fusermount3 unless root")
 	}
+	// Under nohup the mounts would ignore it, too; what is caught here is not
+	// ignored there.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangup) })
 	b = newBench(t)
 	mnt = b.dir + "/mnt"
 	if err := os.Mkdir(mnt, 0o755); err != nil {
