@@ -43,7 +43,10 @@ func (e *early) take() (Dir, *contents, error) {
 	if e.failed != nil {
 		return nil, nil, e.failed
 	}
-	return e.dir, &e.contents, nil
+	// The parent keeps e until it is done with; what was listed may be large.
+	listed := e.contents
+	e.contents = contents{}
+	return e.dir, &listed, nil
 }
 
 // aheadOf lists the subfolders of one folder early, in their order.
