@@ -2,7 +2,8 @@
 #   make demo   build, back up a folder, mount it, copy it out, compare
 #   make test   every test, the race detector where goroutines share things
 # make soak tells the stories of scale in full: a million files, 20 GiB, 2,000
-# runs. It takes a quarter of an hour on two cores, and 25 GB in TMPDIR.
+# runs, an hour of readers. It takes an hour and a half on two cores, and 25 GB
+# in TMPDIR.
 SHELL   := /bin/sh
 GO      ?= go
 BIN     := .bin

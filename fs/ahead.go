@@ -181,7 +181,7 @@ func (a *ahead) fetch(r *run) {
 				r.next = next
 			}
 		}
-		if !ok || next == at || a.ctx.Err() != nil || !a.wants(r) && r.plain > 0 {
+		if !ok || got.plain == 0 || a.ctx.Err() != nil || !a.wants(r) {
 			r.busy = false
 			a.mu.Unlock()
 			return
@@ -201,12 +201,18 @@ type upcoming struct {
 	plain, packed int64
 }
 
+// maxEmpty is how many entries without content are gone through in search of
+// some: there may be a million, and nobody waits for what is behind them. The
+// next read goes on from there.
+const maxEmpty = 4096
+
 // collect finds the frames of what comes after a place, up to some bytes of
 // content or of the store, and where that ends.
 func (a *ahead) collect(at place, plain, packed int64) (u upcoming, next place, ok bool) {
 	const entries = 256
 	next = at
-	full := func() bool { return u.plain >= plain || u.packed >= packed }
+	empty := 0 // entries since the last content
+	full := func() bool { return u.plain >= plain || u.packed >= packed || empty >= maxEmpty }
 	// The rest of the file at hand comes first.
 	slot, offset := at.slot-1, at.offset
 	for !full() {
@@ -217,6 +223,7 @@ func (a *ahead) collect(at place, plain, packed int64) (u upcoming, next place, 
 		for i := range nodes {
 			n := &nodes[i]
 			slot = n.Cookie
+			empty++
 			if n.Cookie != at.slot {
 				offset = 0
 			}
@@ -225,7 +232,7 @@ func (a *ahead) collect(at place, plain, packed int64) (u upcoming, next place, 
 				if err != nil {
 					return u, next, false
 				}
-				next = place{slot, end}
+				next, empty = place{slot, end}, 0
 			} else {
 				next = place{slot, max(n.Size, offset)}
 			}

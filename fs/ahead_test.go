@@ -140,6 +140,26 @@ func TestNoMoreIsFetchedInVainThanWasReadOnceARunEnds(t *testing.T) {
 	}
 }
 
+// Many entries without content lie between two files: the search for more ends
+// there, and goes on with the next read.
+func TestWhatHasNoContentIsNotSearchedWithoutEnd(t *testing.T) {
+	tree := folderOf(3, 50_000)
+	for i := range 6 * maxEmpty {
+		tree = append(tree, fstest.Symlink(fmt.Sprintf("/dir/link%05d", i), "x"))
+	}
+	tree = append(tree, fstest.Regular("/dir/z", fstest.Noise(99, 2<<20)))
+	w := newWorld(t, ChunkOptions{}, tree...)
+	files := w.walk(t)
+	for _, n := range files[:3] {
+		w.mustRead(t, n, 0, n.Size)
+		w.settle(t)
+	}
+	if next := w.tree.ahead.runs[0].next; next.slot >= files[3].Cookie {
+		t.Errorf("three reads looked %d entries ahead", next.slot-files[2].Cookie)
+	}
+	w.mustRead(t, files[3], 0, files[3].Size)
+}
+
 func TestListingATreeFetchesNothing(t *testing.T) {
 	w := newWorld(t, ChunkOptions{}, folderOf(100, 50_000)...)
 	w.walk(t)

@@ -1,6 +1,10 @@
 package metastore
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Type says what kind of thing a directory entry is. The values are the
 // letters that dumps use.
@@ -16,6 +20,27 @@ const (
 	CharDev   Type = 'c'
 	BlockDev  Type = 'b'
 )
+
+// Format is the type as st_mode has it, 0 for one that Linux does not have.
+func (t Type) Format() uint32 {
+	switch t {
+	case Regular:
+		return unix.S_IFREG
+	case Directory:
+		return unix.S_IFDIR
+	case Symlink:
+		return unix.S_IFLNK
+	case FIFO:
+		return unix.S_IFIFO
+	case Socket:
+		return unix.S_IFSOCK
+	case CharDev:
+		return unix.S_IFCHR
+	case BlockDev:
+		return unix.S_IFBLK
+	}
+	return 0
+}
 
 // Role says how an entry came into a snapshot.
 type Role string

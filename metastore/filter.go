@@ -52,8 +52,9 @@ func (f filter) mayHave(hash *[32]byte) bool {
 	return true
 }
 
-// unknown reports whether a chunk is in no table. The filter is filled once
-// that costs less than an eighth of what the lookups in vain have cost.
+// unknown reports whether a chunk is in no table. The filter is filled once an
+// eighth as many lookups were in vain as there are chunks: reading all of them
+// takes about as long as those did.
 func (r *Run) unknown(ctx context.Context, hash *[32]byte) (bool, error) {
 	if r.known == nil {
 		chunks := r.x.last.chunks

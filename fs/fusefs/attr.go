@@ -11,18 +11,11 @@ import (
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
-// modes are the bits of st_mode that hold the type.
-var modes = map[metastore.Type]uint32{
-	metastore.Regular: unix.S_IFREG, metastore.Directory: unix.S_IFDIR, metastore.Symlink: unix.S_IFLNK,
-	metastore.FIFO: unix.S_IFIFO, metastore.Socket: unix.S_IFSOCK,
-	metastore.CharDev: unix.S_IFCHR, metastore.BlockDev: unix.S_IFBLK,
-}
-
 // fill writes what stat(2) shows of a node.
 func fill(out *fuse.Attr, n *metastore.Node, base uint64) {
 	*out = fuse.Attr{
 		Ino:   base | n.Ino,
-		Mode:  modes[n.Type] | n.Mode,
+		Mode:  n.Type.Format() | n.Mode,
 		Nlink: max(n.Nlink, 1),
 		Owner: fuse.Owner{Uid: n.UID, Gid: n.GID},
 		Rdev:  uint32(unix.Mkdev(n.RdevMajor, n.RdevMinor)),

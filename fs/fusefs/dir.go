@@ -185,7 +185,7 @@ func (l listing) addDots(ino, up, offset uint64) bool {
 }
 
 func (l listing) addNode(n *metastore.Node, base uint64) bool {
-	e := fuse.DirEntry{Name: n.Name, Ino: base | n.Ino, Mode: modes[n.Type], Off: n.Cookie + dots}
+	e := fuse.DirEntry{Name: n.Name, Ino: base | n.Ino, Mode: n.Type.Format(), Off: n.Cookie + dots}
 	if !l.plus {
 		return l.list.AddDirEntry(e)
 	}

@@ -171,8 +171,8 @@ func descriptor(e unix.Errno) map[metastore.Type]unix.Errno {
 }
 
 func all(e unix.Errno) map[metastore.Type]unix.Errno {
-	out := make(map[metastore.Type]unix.Errno)
-	for kind := range modes {
+	out := descriptor(e)
+	for kind := range out {
 		out[kind] = e
 	}
 	return out

@@ -35,8 +35,8 @@ func TestAMountThatFailsSaysWhatToDo(t *testing.T) {
 		{"no device", needs{dir + "/none", silent, helper, true}, Options{}, unix.ENOENT, "modprobe fuse", ""},
 		{"a container", needs{device, silent, helper, true}, Options{}, unix.EPERM, "SYS_ADMIN", ""},
 		{"no helper", needs{device, silent, none, false}, Options{}, os.ErrNotExist, "install the package fuse3", "exist"},
-		{"others", needs{device, silent, helper, false}, Options{AllowOther: true}, code, "user_allow_other into " + silent, "256"},
-		{"others are allowed", needs{device, speaking, helper, false}, Options{AllowOther: true}, code, "256", "user_allow_other"},
+		{"others", needs{device, silent, helper, false}, Options{AllowOther: true}, code, "user_allow_other into " + silent, "exited with code"},
+		{"others are allowed", needs{device, speaking, helper, false}, Options{AllowOther: true}, code, "exited with code 256", "user_allow_other"},
 		{"something else", needs{device, silent, helper, true}, Options{}, unix.ENOMEM, unix.ENOMEM.Error(), "modprobe"},
 	} {
 		err := c.n.refused(dir, c.o, c.err)

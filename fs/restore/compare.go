@@ -81,7 +81,7 @@ func newer(n *metastore.Node, st *unix.Stat_t) bool {
 
 // matches reports whether what is there is taken for what the snapshot has.
 func matches(dirfd int, n *metastore.Node, st *unix.Stat_t) (bool, error) {
-	if st.Mode&unix.S_IFMT != modeOf(n.Type) {
+	if st.Mode&unix.S_IFMT != n.Type.Format() {
 		return false, nil
 	}
 	switch n.Type {
@@ -145,26 +145,6 @@ func (r *run) attributed(at string, want []metastore.Xattr) bool {
 	return len(surplusXattrs(at, want, r.me.root)) == 0
 }
 
-func modeOf(t metastore.Type) uint32 {
-	switch t {
-	case metastore.Regular:
-		return unix.S_IFREG
-	case metastore.Directory:
-		return unix.S_IFDIR
-	case metastore.Symlink:
-		return unix.S_IFLNK
-	case metastore.FIFO:
-		return unix.S_IFIFO
-	case metastore.Socket:
-		return unix.S_IFSOCK
-	case metastore.CharDev:
-		return unix.S_IFCHR
-	case metastore.BlockDev:
-		return unix.S_IFBLK
-	}
-	return 0
-}
-
 // pathHandle is an O_PATH handle of an entry, if it is of that type.
 func pathHandle(dirfd int, name string, t metastore.Type) (int, error) {
 	fd, err := retry(func() (int, error) {
@@ -174,7 +154,7 @@ func pathHandle(dirfd int, name string, t metastore.Type) (int, error) {
 		return -1, err
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != modeOf(t) {
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != t.Format() {
 		err = errors.New("something else took its place")
 	}
 	if err != nil {

@@ -82,7 +82,7 @@ func (r *run) other(ctx context.Context, e *entry) error {
 	if n.Type == metastore.Symlink {
 		err = unix.Symlinkat(n.Target, d.fd, temp)
 	} else {
-		err = unix.Mknodat(d.fd, temp, modeOf(n.Type)|0o600, int(unix.Mkdev(n.RdevMajor, n.RdevMinor)))
+		err = unix.Mknodat(d.fd, temp, n.Type.Format()|0o600, int(unix.Mkdev(n.RdevMajor, n.RdevMinor)))
 	}
 	if err != nil {
 		return fmt.Errorf("make it: %w", err)
