@@ -33,15 +33,26 @@ echo "$runs" | grep -qxF -e "$run" || die "no run $seq of $writer in $store; the
 meta=$store/$writer/metadata/$(printf %010d "$run")
 
 # The signer that the root key certified for this run: the one with the
-# greatest "from" that is not above it, the newest of equals.
-signer='' best=0
+# greatest "from" that is not above it, of equals one that is not revoked, then
+# the newest. A revocation is about a key and says up to which run it holds.
+signer='' best=0 last=''
 for n in $(find "$store/$writer/signers" -name '*.pub' | sed -n 's|.*/\([0-9]*\)\.pub$|\1|p' | sort -n); do
-	pub=$store/$writer/signers/$n.pub
+	pub=$store/$writer/signers/$n.pub through=''
 	said=$(minisign -VHQ -P "$root" -m "$pub" -x "$pub.minisig" 2>/dev/null) || { say "not certified: $pub"; continue; }
 	case $said in "vaultik-signer v1 role=writer writer=$writer from="*) from=${said##* from=} from=${from%% *} ;; *) continue ;; esac
-	if [ "$from" -ge "$best" ] && [ "$from" -le "$run" ]; then signer=$pub best=$from; fi
+	[ "$from" -le "$run" ] || continue
+	for r in $(grep -lxF "key $(sed -n 2p "$pub")" "$store/$writer/signers/"*.revoked 2>/dev/null); do
+		minisign -VHq -P "$root" -m "$r" -x "$r.minisig" && grep -qxF "writer $writer" "$r" || { say "not the root key's: $r"; continue; }
+		t=$(sed -n 's/^through 0*\([0-9].*\)/\1/p' "$r") && t=${t:-0}
+		if [ -z "$through" ] || [ "${t%% *}" -lt "${through%% *}" ]; then through=$t; fi
+	done
+	rank=$((from * 2 + 1))
+	if [ -n "$through" ] && [ "$run" -gt "${through%% *}" ]; then rank=$((from * 2)); fi
+	if [ "$rank" -ge "$best" ]; then signer=$pub best=$rank last=$through; fi
 done
 [ -n "$signer" ] || die "no signer of $writer is certified by the root key for run $seq"
+[ $((best % 2)) = 1 ] || die "$signer is revoked: its manifest of run $seq is not trusted"
+[ -z "$last" ] || [ "$run" != "${last%% *}" ] || echo "${last#* }  $meta/manifest.json.zst" | sha256sum -c --quiet - || die "$signer is revoked, and this is not the manifest that the revocation names"
 minisign -VHq -p "$signer" -m "$meta/manifest.json.zst" -x "$meta/manifest.json.zst.minisig" || die "the manifest's signature is wrong"
 zstd -dqc "$meta/manifest.json.zst" >"$tmp/manifest"
 case $(cat "$tmp/manifest") in

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +16,7 @@ type Role string
 // The roles.
 const (
 	RoleWriter     Role = "writer"     // manifests of one writer, and tombstones unless its certificate says otherwise
-	RoleMaintainer Role = "maintainer" // tombstones of the writers it is certified for
+	RoleMaintainer Role = "maintainer" // tombstones of one writer
 )
 
 // Certificate is the root key's word on a signing key. The root key signs the
@@ -26,7 +25,7 @@ type Certificate struct {
 	N      int // as in SignerKey
 	Key    PublicKey
 	Role   Role
-	Writer string // of RoleWriter
+	Writer string // the one writer whose manifests or tombstones it signs
 	From   Seq    // of RoleWriter: the first run that the key signs
 	// PurgeMaintainer, of RoleWriter: the key may not sign tombstones. For a
 	// machine that could be taken over: a thief of its key cannot forget
@@ -36,9 +35,9 @@ type Certificate struct {
 
 // Comment returns the trusted comment that says what the certificate says.
 func (c Certificate) Comment() string {
-	comment := "vaultik-signer v1 role=" + string(c.Role)
+	comment := "vaultik-signer v1 role=" + string(c.Role) + " writer=" + c.Writer
 	if c.Role == RoleWriter {
-		comment += " writer=" + c.Writer + " from=" + strconv.FormatUint(uint64(c.From), 10)
+		comment += " from=" + strconv.FormatUint(uint64(c.From), 10)
 		if c.PurgeMaintainer {
 			comment += " purge=maintainer"
 		}
@@ -53,7 +52,7 @@ func SignCertificate(root SigningKey, c Certificate) (signature []byte) {
 }
 
 var certificateComment = regexp.MustCompile(
-	`^vaultik-signer v1 (?:role=(maintainer)|role=(writer) writer=(\S+) from=(\d{1,10})( purge=maintainer)?)$`)
+	`^vaultik-signer v1 role=(?:(maintainer) writer=(\S+)|(writer) writer=(\S+) from=(\d{1,10})( purge=maintainer)?)$`)
 
 // ParseCertificate checks the root key's signature over a signer's key file
 // and reads both. The certificate must be for this writer. Errors wrap
@@ -67,13 +66,16 @@ func ParseCertificate(root PublicKey, writer string, n int, pub, signature []byt
 	if m == nil {
 		return Certificate{}, fmt.Errorf("%w: its certificate says %q, which is not of this format", ErrNotTrusted, comment)
 	}
-	c := Certificate{N: n, Role: Role(m[1] + m[2]), Writer: m[3], PurgeMaintainer: m[5] != ""}
+	c := Certificate{N: n, Role: Role(m[1] + m[3]), Writer: m[2] + m[4], PurgeMaintainer: m[6] != ""}
 	if c.Role == RoleWriter {
-		from, err := strconv.ParseUint(m[4], 10, 64)
-		if err != nil || from < 1 || CheckName(c.Writer) != nil || c.Writer != writer {
-			return Certificate{}, fmt.Errorf("%w: its certificate says %q, which does not allow it to sign for writer %q", ErrNotTrusted, comment, writer)
+		from, err := strconv.ParseUint(m[5], 10, 64)
+		if err != nil || from < 1 {
+			return Certificate{}, fmt.Errorf("%w: its certificate says %q, and runs are numbered from 1", ErrNotTrusted, comment)
 		}
 		c.From = Seq(from)
+	}
+	if CheckName(c.Writer) != nil || c.Writer != writer {
+		return Certificate{}, fmt.Errorf("%w: its certificate says %q, which does not allow it to sign for writer %q", ErrNotTrusted, comment, writer)
 	}
 	if c.Key, err = ParsePublicKey(string(pub)); err != nil {
 		return Certificate{}, fmt.Errorf("%w: %w", ErrNotTrusted, err)
@@ -87,8 +89,9 @@ func ParseCertificate(root PublicKey, writer string, n int, pub, signature []byt
 // Signers are the certified signers of one writer.
 type Signers struct {
 	Writer       string
-	Certificates []Certificate // by N
-	Problems     []error       // *Problem: signers that are not trusted, each with its key and why
+	Certificates []Certificate // by N, those of revoked keys included
+	Revocations  []Revocation  // by the number that they lie under
+	Problems     []error       // *Problem: signers and revocations that are not trusted, each with its key and why
 }
 
 // LoadSigners reads and checks a writer's signers. One that is not certified,
@@ -98,16 +101,21 @@ func LoadSigners(ctx context.Context, s Store, root PublicKey, writer string) (S
 		return Signers{}, err
 	}
 	signers := Signers{Writer: writer}
-	var numbers []int
+	var numbers, revoked []int
 	for info, err := range s.List(ctx, SignersPrefix(writer)) {
 		if err != nil {
 			return Signers{}, fmt.Errorf("list the signers of writer %q: %w", writer, err)
 		}
-		if k, err := ParseKey(info.Key); err == nil && !k.Signature {
+		switch k, err := ParseKey(info.Key); {
+		case err != nil || k.Signature:
+		case k.Kind == KindRevocation:
+			revoked = append(revoked, k.N)
+		default:
 			numbers = append(numbers, k.N)
 		}
 	}
 	slices.Sort(numbers) // keys sort 10 before 2
+	slices.Sort(revoked)
 	for _, n := range numbers {
 		key := SignerKey(writer, n)
 		c, err := loadCertificate(ctx, s, root, writer, n)
@@ -120,7 +128,7 @@ func LoadSigners(ctx context.Context, s Store, root PublicKey, writer string) (S
 		}
 		signers.Certificates = append(signers.Certificates, c)
 	}
-	return signers, nil
+	return signers, signers.loadRevocations(ctx, s, root, revoked)
 }
 
 func loadCertificate(ctx context.Context, s Store, root PublicKey, writer string, n int) (Certificate, error) {
@@ -140,22 +148,50 @@ func loadCertificate(ctx context.Context, s Store, root PublicKey, writer string
 
 // For returns the key that signs the manifest of run seq: that of the writer
 // certificate with the greatest From up to seq, of several the one with the
-// greatest N. The error wraps ErrNotTrusted and names the writer.
+// greatest N. The error wraps ErrNotTrusted and names the writer. If that key
+// is revoked for this run, it is a *Revoked: no older key takes its place.
 func (s Signers) For(seq Seq) (PublicKey, error) {
-	c, ok := s.inCharge(seq)
+	c, ok := s.InCharge(seq)
 	if !ok {
 		err := fmt.Errorf("%w: no signer of writer %q is certified for run %s", ErrNotTrusted, s.Writer, seq)
 		return PublicKey{}, errors.Join(append([]error{err}, s.Problems...)...)
 	}
+	if r, revoked := s.Revocation(c.Key); revoked && seq > r.Through {
+		return PublicKey{}, &Revoked{Revocation: r, Seq: seq}
+	}
 	return c.Key, nil
 }
 
-func (s Signers) inCharge(seq Seq) (best Certificate, ok bool) {
+// Revoked says that the key in charge of a run is revoked. It is an
+// ErrNotTrusted.
+type Revoked struct {
+	Revocation Revocation
+	Seq        Seq // the run
+}
+
+// Error says which key, and what of it holds.
+func (r *Revoked) Error() string {
+	through := "none of its manifests holds"
+	if r.Revocation.Through > 0 {
+		through = "its manifests hold up to run " + r.Revocation.Through.String()
+	}
+	return fmt.Sprintf("%v: signer %d of writer %q, in charge of run %s, is revoked (key %s): %s",
+		ErrNotTrusted, r.Revocation.N, r.Revocation.Writer, r.Seq, r.Revocation.Key, through)
+}
+
+// Unwrap makes a Revoked an ErrNotTrusted.
+func (r *Revoked) Unwrap() error { return ErrNotTrusted }
+
+// InCharge returns the certificate that For goes by, also if its key is
+// revoked; ok is false if there is none. Of several with the same From one
+// that is not revoked comes first: a copy of a revoked key's certificate under
+// a greater number takes nobody's place.
+func (s Signers) InCharge(seq Seq) (best Certificate, ok bool) {
 	for _, c := range s.Certificates {
 		if c.Role != RoleWriter || c.From > seq {
 			continue
 		}
-		if !ok || cmp.Or(cmp.Compare(c.From, best.From), cmp.Compare(c.N, best.N)) > 0 {
+		if !ok || s.compareCertificates(c, best, seq) > 0 {
 			best, ok = c, true
 		}
 	}
@@ -171,6 +207,6 @@ func (s Signers) mayForget(c Certificate, seq Seq) bool {
 	if c.Role == RoleMaintainer {
 		return true
 	}
-	now, ok := s.inCharge(max(seq, c.From))
+	now, ok := s.InCharge(max(seq, c.From))
 	return ok && now.N == c.N && !c.PurgeMaintainer
 }

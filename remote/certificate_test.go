@@ -26,7 +26,7 @@ func writerCertificate(t testing.TB, n int, name string, from remote.Seq) remote
 
 func maintainerCertificate(t testing.TB, n int) remote.Certificate {
 	t.Helper()
-	return remote.Certificate{N: n, Key: key(t, "maintainer").Public(), Role: remote.RoleMaintainer}
+	return remote.Certificate{N: n, Key: key(t, "maintainer").Public(), Role: remote.RoleMaintainer, Writer: "host"}
 }
 
 func TestCertificatesSurviveTheirSignature(t *testing.T) {
@@ -35,7 +35,7 @@ func TestCertificatesSurviveTheirSignature(t *testing.T) {
 	for comment, c := range map[string]remote.Certificate{
 		"vaultik-signer v1 role=writer writer=host from=1":                  writerCertificate(t, 1, "writer", 1),
 		"vaultik-signer v1 role=writer writer=host from=7 purge=maintainer": fenced,
-		"vaultik-signer v1 role=maintainer":                                 maintainerCertificate(t, 3),
+		"vaultik-signer v1 role=maintainer writer=host":                     maintainerCertificate(t, 3),
 	} {
 		if diff := cmp.Diff(comment, c.Comment()); diff != "" {
 			t.Errorf("comment (-want +got):\n%s", diff)
@@ -62,8 +62,10 @@ var brokenCertificates = []struct{ name, comment string }{
 	{"from-missing", "vaultik-signer v1 role=writer writer=host"},
 	{"from-too-long", "vaultik-signer v1 role=writer writer=host from=10000000000"},
 	{"purge-unknown", "vaultik-signer v1 role=writer writer=host from=1 purge=nobody"},
+	{"maintainer-of-all", "vaultik-signer v1 role=maintainer"},
+	{"maintainer-of-another", "vaultik-signer v1 role=maintainer writer=other"},
 	{"maintainer-with-more", "vaultik-signer v1 role=maintainer writer=host from=1"},
-	{"maintainer-purge", "vaultik-signer v1 role=maintainer purge=maintainer"},
+	{"maintainer-purge", "vaultik-signer v1 role=maintainer writer=host purge=maintainer"},
 	{"blank-behind", "vaultik-signer v1 role=writer writer=host from=1 "},
 	{"blank-before", " vaultik-signer v1 role=writer writer=host from=1"},
 	{"blanks-two", "vaultik-signer v1 role=writer  writer=host from=1"},
@@ -79,7 +81,7 @@ func TestOtherCertificatesAreRefused(t *testing.T) {
 		"of another key":       {key(t, "other").Public().File(), good},
 		"old form":             {signer.File(), old},
 		"nothing":              {nil, nil},
-		"not a key":            {[]byte("hello\n"), root.Sign([]byte("hello\n"), "vaultik-signer v1 role=maintainer")},
+		"not a key":            {[]byte("hello\n"), root.Sign([]byte("hello\n"), "vaultik-signer v1 role=maintainer writer=host")},
 	}
 	for _, b := range brokenCertificates {
 		cases[b.name] = signed{signer.File(), root.Sign(signer.File(), b.comment)}
@@ -148,7 +150,7 @@ func FuzzCertificate(f *testing.F) {
 			t.Skip("not a comment that can be signed")
 		}
 		c, err := remote.ParseCertificate(root.Public(), "host", 1, signer.File(), root.Sign(signer.File(), string(comment)))
-		if err == nil && (c.Comment() != string(comment) || c.Role == remote.RoleWriter && (c.Writer != "host" || c.From < 1)) {
+		if err == nil && (c.Comment() != string(comment) || c.Writer != "host" || c.Role == remote.RoleWriter && c.From < 1) {
 			t.Errorf("%q is accepted as %+v", comment, c)
 		}
 		if err != nil && !errors.Is(err, remote.ErrNotTrusted) {

@@ -65,7 +65,11 @@ func readManifest(ctx context.Context, s Store, signers Signers, seq Seq, limit 
 	if m.Writer != signers.Writer || m.Seq != seq {
 		return nil, fmt.Errorf("%w: it is the manifest of run %s of writer %q, put in another's place", ErrNotTrusted, m.Seq, m.Writer)
 	}
-	return &Verified{Manifest: m, Hash: Sum(object), Size: int64(len(object)), Key: signer}, nil
+	hash := Sum(object)
+	if err := signers.holds(signer, seq, hash); err != nil {
+		return nil, err
+	}
+	return &Verified{Manifest: m, Hash: hash, Size: int64(len(object)), Key: signer}, nil
 }
 
 // WriterState is what a store holds of one writer, checked.
@@ -122,6 +126,7 @@ func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*W
 	if err := c.readTombstones(ctx, s, w.Signers); err != nil {
 		return nil, err
 	}
+	c.withdraw(w.Signers)
 	c.verify()
 	for _, seq := range slices.Sorted(maps.Keys(c.manifests)) {
 		if _, gone := c.tombstones[seq]; !gone {

@@ -24,6 +24,8 @@ func examples(t *testing.T) map[string]string {
 	for _, k := range []remote.Key{
 		{Writer: "host", Kind: remote.KindSigner, N: 1},
 		{Writer: "host", Kind: remote.KindSigner, N: 1, Signature: true},
+		{Writer: "host", Kind: remote.KindRevocation, N: 1},
+		{Writer: "host", Kind: remote.KindRevocation, N: 1, Signature: true},
 		{Writer: "host", Kind: remote.KindBlob, Seq: 1, Hash: h},
 		{Writer: "host", Kind: remote.KindDump, Seq: 1, Hash: h},
 		{Writer: "host", Kind: remote.KindList, Seq: 1, Hash: h},
@@ -41,7 +43,7 @@ func examples(t *testing.T) map[string]string {
 		{"header of an age file", remote.MaxHeader}, {"chunk, plain; frame, decompressed", remote.MaxChunk},
 		{"blob, encrypted", remote.MaxBlob}, {"dump part, encrypted", remote.MaxDumpPart},
 		{"blob list, compressed and decompressed", remote.MaxList}, {"manifest, compressed and decompressed", remote.MaxManifest},
-		{"tombstone", remote.MaxTombstone}, {"public key file, signature file", remote.MaxSignature},
+		{"tombstone", remote.MaxTombstone}, {"revocation", remote.MaxRevocation}, {"public key file, signature file", remote.MaxSignature},
 		{"zstd window", remote.MaxWindow}, {"name of a directory entry", remote.MaxName},
 		{"components of a path (not bytes)", remote.MaxDepth}, {"number of a run (not bytes)", int64(remote.MaxSeq)},
 	} {
@@ -53,6 +55,7 @@ func examples(t *testing.T) map[string]string {
 		"public key":            file("keys/writer.pub"),
 		"root key":              file("keys/root.pub"),
 		"certificate":           file("certificate/writer.pub.minisig"),
+		"revocation":            file("revocation/good.revoked"),
 		"manifest":              file("manifest/first.json"),
 		"manifest that differs": file("manifest/second.json"),
 		"manifest object":       hex.Dump([]byte(object)),

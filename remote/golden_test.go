@@ -24,7 +24,7 @@ const vectors = "testdata/v1"
 // vector is one line of vectors.json. The files are for readers in any
 // language; they never change once a format is released.
 type vector struct {
-	Kind string `json:"kind"` // manifest, list, tombstone, certificate or signature
+	Kind string `json:"kind"` // manifest, list, tombstone, certificate, revocation or signature
 	File string `json:"file"`
 	// Want is "ok", "corrupt", "unsupported" or "not trusted".
 	Want string `json:"want"`
@@ -90,6 +90,8 @@ func TestGoldenVectors(t *testing.T) {
 			}
 		case "certificate":
 			_, err = remote.ParseCertificate(root, "host", 1, object, readFile(t, filepath.Join(vectors, v.File+".minisig")))
+		case "revocation":
+			_, err = remote.ParseRevocation(root, "host", object, readFile(t, filepath.Join(vectors, v.File+".minisig")))
 		case "signature":
 			_, err = writer.Verify([]byte("a message"), object)
 		default:
@@ -105,7 +107,8 @@ func TestGoldenVectors(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{"manifest ok", "manifest corrupt", "manifest unsupported", "list ok", "list corrupt", "list unsupported",
-		"tombstone ok", "tombstone corrupt", "tombstone not trusted", "certificate ok", "certificate not trusted", "signature ok", "signature not trusted"} {
+		"tombstone ok", "tombstone corrupt", "tombstone not trusted", "certificate ok", "certificate not trusted", "signature ok", "signature not trusted",
+		"revocation ok", "revocation corrupt", "revocation unsupported", "revocation not trusted"} {
 		if wants[kind] == 0 {
 			t.Errorf("no vector is %s", kind)
 		}
@@ -193,7 +196,7 @@ func writeVectors(t *testing.T) {
 	}
 	for name, c := range map[string]remote.Certificate{
 		"writer": writerCertificate(t, 1, "writer", 1), "writer-from-30": writerCertificate(t, 1, "writer", 30),
-		"maintainer": {Key: key(t, "writer").Public(), Role: remote.RoleMaintainer},
+		"maintainer": {Key: key(t, "writer").Public(), Role: remote.RoleMaintainer, Writer: "host"},
 	} {
 		certificate(name, "ok", remote.SignCertificate(root, c))
 	}
@@ -207,6 +210,23 @@ func writeVectors(t *testing.T) {
 	certificate("by-stranger", "not trusted", remote.SignCertificate(key(t, "stranger"), good))
 	certificate("by-itself", "not trusted", remote.SignCertificate(key(t, "writer"), good))
 	certificate("old-form", "not trusted", minisign.SignWithComments(mustPrivate(t, root), pub, good.Comment(), "x"))
+
+	revocation := func(name, want string, text, signature []byte) {
+		write("revocation/"+name+".revoked.minisig", signature)
+		add(vector{Kind: "revocation", File: "revocation/" + name + ".revoked", Want: want}, text)
+	}
+	for name, r := range map[string]remote.Revocation{"good": revoked(t, 12, 3, 5), "good-none": revoked(t, 0)} {
+		text, signature := remote.SignRevocation(root, r)
+		revocation(name, "ok", text, signature)
+	}
+	for _, b := range brokenRevocations {
+		text := b.spoil(string(revoked(t, 12, 3, 5).Text()))
+		revocation(b.name, class(b.want), []byte(text), root.Sign([]byte(text), remote.RevocationComment("host", 1)))
+	}
+	text, byStranger := remote.SignRevocation(key(t, "stranger"), revoked(t, 12, 3, 5))
+	revocation("by-stranger", "not trusted", text, byStranger)
+	_, byItself := remote.SignRevocation(key(t, "writer"), revoked(t, 12, 3, 5))
+	revocation("by-itself", "not trusted", text, byItself)
 
 	signature := key(t, "writer").Sign([]byte("a message"), "a comment that counts")
 	add(vector{Kind: "signature", File: "signature/good.minisig", Want: "ok"}, signature)

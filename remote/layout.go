@@ -33,6 +33,7 @@ const (
 	forgotten = "forgotten"
 
 	pubSuffix       = ".pub"
+	revokedSuffix   = ".revoked"
 	dumpSuffix      = ".db.zst.age"
 	listSuffix      = ".list.zst"
 	manifestName    = "manifest.json.zst"
@@ -43,6 +44,12 @@ const (
 // root key's signature lies at SignatureKey of it.
 func SignerKey(writer string, n int) string {
 	return SignersPrefix(writer) + strconv.Itoa(n) + pubSuffix
+}
+
+// RevocationKey is where the root key's word lies that a writer's n-th signing
+// key is revoked, its signature at SignatureKey of it.
+func RevocationKey(writer string, n int) string {
+	return SignersPrefix(writer) + strconv.Itoa(n) + revokedSuffix
 }
 
 // SignatureKey is where the detached signature of the object at key lies.
@@ -94,22 +101,23 @@ type Kind string
 
 // The kinds of objects.
 const (
-	KindSigner    Kind = "signer"
-	KindBlob      Kind = "blob"
-	KindDump      Kind = "dump"
-	KindList      Kind = "list"
-	KindManifest  Kind = "manifest"
-	KindTombstone Kind = "tombstone"
+	KindSigner     Kind = "signer"
+	KindRevocation Kind = "revocation"
+	KindBlob       Kind = "blob"
+	KindDump       Kind = "dump"
+	KindList       Kind = "list"
+	KindManifest   Kind = "manifest"
+	KindTombstone  Kind = "tombstone"
 )
 
 // Key is what the key of an object says.
 type Key struct {
 	Writer    string
 	Kind      Kind
-	Seq       Seq  // of every kind but KindSigner
+	Seq       Seq  // of every kind but KindSigner and KindRevocation
 	Hash      Hash // of KindBlob, KindDump and KindList
-	N         int  // of KindSigner
-	Signature bool // the detached signature of the object, for KindSigner and KindManifest
+	N         int  // of KindSigner and KindRevocation
+	Signature bool // the detached signature of the object, for KindSigner, KindRevocation and KindManifest
 }
 
 // ParseKey is the strict inverse of the functions that spell keys: it accepts
@@ -136,9 +144,13 @@ func ParseKey(key string) (Key, error) {
 	case folder == signers && len(rest) == 1:
 		k.Kind = KindSigner
 		digits, ok := strings.CutSuffix(rest[0], pubSuffix)
+		if !ok {
+			k.Kind = KindRevocation
+			digits, ok = strings.CutSuffix(rest[0], revokedSuffix)
+		}
 		k.N, err = strconv.Atoi(digits)
 		if !ok || err != nil || k.N < 1 || strconv.Itoa(k.N) != digits || len(digits) > 9 {
-			return bad("a signer is called <n>.pub, n counting from 1")
+			return bad("a signer is called <n>.pub and its revocation <n>.revoked, n counting from 1")
 		}
 		return k, nil
 	case folder == forgotten && len(rest) == 1:
@@ -176,6 +188,8 @@ func (k Key) String() string {
 	switch k.Kind {
 	case KindSigner:
 		s = SignerKey(k.Writer, k.N)
+	case KindRevocation:
+		s = RevocationKey(k.Writer, k.N)
 	case KindBlob:
 		s = BlobKey(k.Writer, k.Seq, k.Hash)
 	case KindDump:

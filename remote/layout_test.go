@@ -16,6 +16,8 @@ func TestKeysAreSpelledAsTheFormatSays(t *testing.T) {
 	for key, want := range map[string]remote.Key{
 		"host/signers/1.pub":                                     {Writer: "host", Kind: remote.KindSigner, N: 1},
 		"host/signers/12.pub.minisig":                            {Writer: "host", Kind: remote.KindSigner, N: 12, Signature: true},
+		"host/signers/3.revoked":                                 {Writer: "host", Kind: remote.KindRevocation, N: 3},
+		"host/signers/3.revoked.minisig":                         {Writer: "host", Kind: remote.KindRevocation, N: 3, Signature: true},
 		"host/blobs/0000000007/" + h.String():                    {Writer: "host", Kind: remote.KindBlob, Seq: 7, Hash: h},
 		"host/metadata/0000000007/" + h.String() + ".db.zst.age": {Writer: "host", Kind: remote.KindDump, Seq: 7, Hash: h},
 		"host/metadata/0000000007/" + h.String() + ".list.zst":   {Writer: "host", Kind: remote.KindList, Seq: 7, Hash: h},
@@ -37,7 +39,7 @@ func TestOtherKeysAreRefused(t *testing.T) {
 	for _, key := range []string{
 		"", "host", "host/", "host/blobs", "/blobs/0000000001/" + h.String(), "host//blobs/0000000001/" + h.String(),
 		".probe-1/object/x", "host/signers/0.pub", "host/signers/01.pub", "host/signers/+1.pub", "host/signers/1", "host/signers/1.pub.minisig.minisig",
-		"host/signers/1/1.pub", "host/signers/1234567890.pub",
+		"host/signers/1/1.pub", "host/signers/1234567890.pub", "host/signers/0.revoked", "host/signers/1.revoked.pub", "host/signers/.revoked",
 		"host/blobs/0000000000/" + h.String(), "host/blobs/1/" + h.String(), "host/blobs/00000000001/" + h.String(), "host/blobs/+000000001/" + h.String(),
 		"host/blobs/0000000001/" + strings.ToUpper(h.String()), "host/blobs/0000000001/" + h.String()[:63], "host/blobs/0000000001/" + h.String() + ".minisig",
 		"host/metadata/0000000001/" + h.String(), "host/metadata/0000000001/" + h.String() + ".list.zst.minisig", "host/metadata/0000000001/manifest.json",
@@ -68,10 +70,10 @@ func keys() *rapid.Generator[remote.Key] {
 		k := remote.Key{
 			Writer: rapid.StringMatching(`[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9_-])?`).Draw(t, "writer"),
 			Kind: rapid.SampledFrom([]remote.Kind{
-				remote.KindSigner, remote.KindBlob, remote.KindDump, remote.KindList, remote.KindManifest, remote.KindTombstone,
+				remote.KindSigner, remote.KindRevocation, remote.KindBlob, remote.KindDump, remote.KindList, remote.KindManifest, remote.KindTombstone,
 			}).Draw(t, "kind"),
 		}
-		if k.Kind == remote.KindSigner {
+		if k.Kind == remote.KindSigner || k.Kind == remote.KindRevocation {
 			k.N = rapid.IntRange(1, 999_999_999).Draw(t, "n")
 		} else {
 			k.Seq = remote.Seq(rapid.Uint64Range(1, uint64(remote.MaxSeq)).Draw(t, "seq"))
@@ -79,7 +81,7 @@ func keys() *rapid.Generator[remote.Key] {
 		switch k.Kind {
 		case remote.KindBlob, remote.KindDump, remote.KindList:
 			k.Hash = remote.Sum(rapid.SliceOf(rapid.Byte()).Draw(t, "hashed"))
-		case remote.KindSigner, remote.KindManifest:
+		case remote.KindSigner, remote.KindRevocation, remote.KindManifest:
 			k.Signature = rapid.Bool().Draw(t, "signature")
 		}
 		return k
@@ -98,7 +100,7 @@ func TestEveryKeySurvivesItsText(t *testing.T) {
 
 func FuzzParseKey(f *testing.F) {
 	for _, key := range []string{
-		"host/signers/1.pub", "host/signers/1.pub.minisig", "host/blobs/0000000007/" + h.String(), "host/metadata/0000000007/" + h.String() + ".db.zst.age",
+		"host/signers/1.pub", "host/signers/1.pub.minisig", "host/signers/1.revoked", "host/blobs/0000000007/" + h.String(), "host/metadata/0000000007/" + h.String() + ".db.zst.age",
 		"host/metadata/0000000007/" + h.String() + ".list.zst", "host/metadata/0000000007/manifest.json.zst.minisig", "host/forgotten/0000000007",
 	} {
 		f.Add(key)

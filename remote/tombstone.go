@@ -82,6 +82,10 @@ func (t *Tombstone) Verify(signers Signers) (Certificate, error) {
 		if _, err := c.Key.Verify(message, signature); err != nil {
 			continue
 		}
+		if !signers.stays(c.Key, t) {
+			reasons = append(reasons, fmt.Errorf("signer %d is revoked, and the revocation does not name this tombstone", c.N))
+			continue
+		}
 		if signers.mayForget(c, t.Seq) {
 			return c, nil
 		}
