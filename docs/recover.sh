@@ -41,8 +41,10 @@ for n in $(find "$store/$writer/signers" -name '*.pub' | sed -n 's|.*/\([0-9]*\)
 	said=$(minisign -VHQ -P "$root" -m "$pub" -x "$pub.minisig" 2>/dev/null) || { say "not certified: $pub"; continue; }
 	case $said in "vaultik-signer v1 role=writer writer=$writer from="*) from=${said##* from=} from=${from%% *} ;; *) continue ;; esac
 	[ "$from" -le "$run" ] || continue
-	for r in $(grep -lxF "key $(sed -n 2p "$pub")" "$store/$writer/signers/"*.revoked 2>/dev/null); do
-		minisign -VHq -P "$root" -m "$r" -x "$r.minisig" && grep -qxF "writer $writer" "$r" || { say "not the root key's: $r"; continue; }
+	for r in "$store/$writer/signers/"*.revoked; do
+		grep -qxF "key $(sed -n 2p "$pub")" "$r" 2>/dev/null || continue
+		minisign -VHq -P "$root" -m "$r" -x "$r.minisig" || { say "not the root key's: $r"; continue; }
+		grep -qxF "writer $writer" "$r" || { say "of another writer: $r"; continue; }
 		t=$(sed -n 's/^through 0*\([0-9].*\)/\1/p' "$r") && t=${t:-0}
 		if [ -z "$through" ] || [ "${t%% *}" -lt "${through%% *}" ]; then through=$t; fi
 	done

@@ -138,7 +138,7 @@ func loadCertificate(ctx context.Context, s Store, root PublicKey, writer string
 	}
 	signature, err := get(ctx, s, SignatureKey(SignerKey(writer, n)), MaxSignature)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Certificate{}, fmt.Errorf("%w; whoever has the recovery kit can do it with \"vaultik key certify\"", errWaiting)
+		return Certificate{}, fmt.Errorf("%w; whoever has the recovery kit can do it with \"vaultik key certify\"", ErrWaiting)
 	}
 	if err != nil {
 		return Certificate{}, fmt.Errorf("its signature: %w", err)

@@ -67,16 +67,13 @@ func DecodeTombstone(object []byte) (*Tombstone, error) {
 // Verify checks that a signer who may forget this run signed the tombstone,
 // and returns its certificate. Errors wrap ErrNotTrusted.
 func (t *Tombstone) Verify(signers Signers) (Certificate, error) {
-	signature, err := base64.StdEncoding.Strict().DecodeString(t.Signature)
-	if err != nil || base64.StdEncoding.EncodeToString(signature) != t.Signature {
-		return Certificate{}, fmt.Errorf("%w: its signature is not base64", ErrNotTrusted)
+	message, signature, err := t.signed()
+	if err != nil {
+		return Certificate{}, err
 	}
 	if t.Writer != signers.Writer {
 		return Certificate{}, fmt.Errorf("%w: it is of writer %q, not %q", ErrNotTrusted, t.Writer, signers.Writer)
 	}
-	unsigned := *t
-	unsigned.Signature = ""
-	message := canonical(unsigned)
 	reasons := []error{fmt.Errorf("%w: nobody signed it who may forget run %s of writer %q", ErrNotTrusted, t.Seq, t.Writer)}
 	for _, c := range signers.Certificates {
 		if _, err := c.Key.Verify(message, signature); err != nil {
@@ -92,6 +89,27 @@ func (t *Tombstone) Verify(signers Signers) (Certificate, error) {
 		reasons = append(reasons, fmt.Errorf("signer %d is certified as %q, which does not allow it", c.N, c.Comment()))
 	}
 	return Certificate{}, errors.Join(reasons...)
+}
+
+// SignedBy reports whether key signed the tombstone, whether it may or not.
+func (t *Tombstone) SignedBy(key PublicKey) bool {
+	message, signature, err := t.signed()
+	if err != nil {
+		return false
+	}
+	_, err = key.Verify(message, signature)
+	return err == nil
+}
+
+// signed returns what the signature is over, and the signature file.
+func (t *Tombstone) signed() (message, signature []byte, err error) {
+	signature, err = base64.StdEncoding.Strict().DecodeString(t.Signature)
+	if err != nil || base64.StdEncoding.EncodeToString(signature) != t.Signature {
+		return nil, nil, fmt.Errorf("%w: its signature is not base64", ErrNotTrusted)
+	}
+	unsigned := *t
+	unsigned.Signature = ""
+	return canonical(unsigned), signature, nil
 }
 
 func (t *Tombstone) validate() error {

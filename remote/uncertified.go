@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// errWaiting: nobody has signed a signing key yet.
-var errWaiting = fmt.Errorf("%w: not certified yet", ErrNotTrusted)
+// ErrWaiting: nobody has signed a signing key yet. It is an ErrNotTrusted.
+var ErrWaiting = fmt.Errorf("%w: not certified yet", ErrNotTrusted)
 
 // Uncertified says that the root key has certified no signer of a writer, so
 // that nothing of it counts. It is an ErrNotTrusted.
@@ -27,7 +27,7 @@ type Uncertified struct {
 // Waiting reports whether all that the writer's signers lack is the word of
 // whoever has the root key: this is a machine that has joined.
 func (u *Uncertified) Waiting() bool {
-	return len(u.Reasons) > 0 && !slices.ContainsFunc(u.Reasons, func(err error) bool { return !errors.Is(err, errWaiting) })
+	return len(u.Reasons) > 0 && !slices.ContainsFunc(u.Reasons, func(err error) bool { return !errors.Is(err, ErrWaiting) })
 }
 
 // Error says what is the matter, in one line, and what to do about it.

@@ -66,6 +66,12 @@ func (a *app) backup(c *cli.Context) (err error) {
 func (a *app) backupSet(c *cli.Context, w *writing, set backup.Set) error {
 	watch := &watcher{ui: a.ui, set: set.Name, now: a.now}
 	conf := w.config
+	if set.Name != w.sets[0].Name { // since the set before, a new key may have come into charge
+		var err error
+		if conf.Signer, err = a.signer(c.Context, w, conf.Store, conf.Index); err != nil {
+			return err
+		}
+	}
 	conf.Report = watch.report
 	r, err := backup.Run(c.Context, conf, set)
 	a.ui.done()

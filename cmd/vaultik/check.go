@@ -77,28 +77,3 @@ func (w *writing) checkStore(ctx context.Context, store remote.Store) error {
 	}
 	return err
 }
-
-// checkCertified warns if no reader would believe what this machine signs: a
-// further machine's key waits for the kit's word. The backup goes on, for the
-// certificate covers what was made before it.
-func (a *app) checkCertified(ctx context.Context, w *writing, store remote.Store, signer remote.SigningKey) error {
-	if w.conf.RootKey.IsZero() {
-		return nil // somebody else's business
-	}
-	writer := w.conf.Writer.string
-	signers, err := remote.LoadSigners(ctx, store, w.conf.RootKey.PublicKey, writer)
-	if errors.Is(err, remote.ErrDenied) {
-		return nil // these credentials may only write
-	}
-	if err != nil {
-		return err
-	}
-	for _, c := range signers.Certificates {
-		if c.Key.Equal(signer.Public()) {
-			return nil
-		}
-	}
-	a.ui.warn("this machine's signing key is not certified, so no reader trusts its snapshots; "+
-		"where the recovery kit is, run: vaultik key certify %s --key %s --kit KIT --store %s", writer, signer.Public(), w.url)
-	return nil
-}

@@ -3,7 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
@@ -11,51 +12,88 @@ import (
 )
 
 func (a *app) keyCommand() *cli.Command {
-	return group("key", "work with the keys that are in the recovery kit",
+	kitFlag := &cli.StringFlag{Name: "kit", Usage: "recovery kit `FILE`, which holds the root key"}
+	return group("key", "list, certify, change and revoke signing keys",
 		&cli.Command{
-			Name: "certify", ArgsUsage: "WRITER", OnUsageError: usageError,
-			Usage: "certify a further machine's signing key with the kit's root key",
-			Description: "Give --key as \"vaultik init\" printed it on that machine: then a key that somebody else\n" +
-				"put into the store cannot be certified by mistake.",
+			Name: "list", ArgsUsage: "[WRITER…]", OnUsageError: usageError,
+			Usage:  "list the signing keys in the store and what the root key says of them; needs no identity",
+			Flags:  readingFlags(),
+			Action: a.keyList,
+		},
+		&cli.Command{
+			Name: "certify", ArgsUsage: "WRITER…", OnUsageError: usageError,
+			Usage: "certify a machine's signing key with the kit's root key",
+			Description: "Give --key as \"vaultik init\" or \"key rotate\" printed it on that machine: then a key that\n" +
+				"somebody else put into the store cannot be certified by mistake.\n\n" +
+				"A first key is certified from run 1 on. One that follows another is from the run after\n" +
+				"the next one, which may be under way with the old key.\n\n" +
+				"With --maintainer, the key given is put beside the writers' own, and may forget their\n" +
+				"snapshots, whoever has it: it signs what \"snapshot purge\" does, and nothing else.",
 			Flags: []cli.Flag{
-				&cli.StringFlag{Name: "kit", Usage: "recovery kit `FILE`; always needed"},
-				&cli.StringFlag{Name: "key", Usage: "the signing `KEY` that must be there"},
-				&cli.IntFlag{Name: "signer", Value: 1, Usage: "the signer's `NUMBER`"},
-				&cli.Uint64Flag{Name: "from", Value: 1, Usage: "the first run that it signs, a `NUMBER`"},
+				kitFlag,
+				&cli.StringFlag{Name: "key", Usage: "the public signing `KEY` that must be there, or a file with it"},
+				&cli.IntFlag{Name: "signer", Usage: "the signer's `NUMBER` (default: the one that waits)"},
+				&cli.Uint64Flag{Name: "from", Usage: "the first run that it signs, a `NUMBER`"},
+				&cli.BoolFlag{Name: "purge-maintainer", Usage: "the machine's key may not forget snapshots, a maintainer's may (default: as the key before)"},
+				&cli.BoolFlag{Name: "maintainer", Usage: "certify --key as a maintainer's"},
+				&cli.BoolFlag{Name: "all-writers", Usage: "with --maintainer: of every writer in the store"},
 			},
 			Action: a.certify,
+		},
+		&cli.Command{
+			Name: "rotate", OnUsageError: usageError,
+			Usage: "make this machine a new signing key, also where the old one was lost or revoked",
+			Description: "With the kit, the new key signs from the next run on. Without it, the key waits: the old\n" +
+				"one signs until the new one is certified with \"key certify\", where the kit is.\n\n" +
+				"With credentials that may only put objects, a backup cannot see whether the key is\n" +
+				"certified: say --certified FROM when the next run is the one from which it is.",
+			Flags: []cli.Flag{
+				kitFlag,
+				&cli.Uint64Flag{Name: "certified", Usage: "the new key is certified from the run `FROM` on; take that on trust"},
+			},
+			Action: a.keyRotate,
+		},
+		&cli.Command{
+			Name: "revoke", ArgsUsage: "WRITER…", OnUsageError: usageError,
+			Usage: "revoke a signing key that somebody else may have, with the kit's root key",
+			Description: "What the key signed up to the run --through still counts, and so do its tombstones of\n" +
+				"snapshots that are gone. Nothing else that it signed does, whenever that was. The\n" +
+				"objects that count no more are listed: who may delete objects should delete them,\n" +
+				"because the writer needs their places.\n\n" +
+				"Take the bucket's credentials from the thief first: whoever may delete objects can\n" +
+				"delete a revocation as well.",
+			Flags: []cli.Flag{
+				kitFlag,
+				&cli.StringFlag{Name: "key", Usage: "the public signing `KEY`, or a file with it"},
+				&cli.IntFlag{Name: "signer", Usage: "the signer's `NUMBER`, instead of --key"},
+				&cli.StringFlag{Name: "through", Usage: "the last `RUN` of the key that still counts, or none (default, where another key took over: the last before that)"},
+				&cli.BoolFlag{Name: "keep-tombstones", Usage: "its tombstones of snapshots that are still there count, too"},
+				&cli.BoolFlag{Name: "all-writers", Usage: "with --key: of every writer in the store that has this key"},
+				&cli.BoolFlag{Name: "dry-run", Usage: "say what would be revoked and what would count no more"},
+			},
+			Action: a.keyRevoke,
+		},
+		&cli.Command{
+			Name: "generate", ArgsUsage: "FILE", OnUsageError: usageError,
+			Usage: "make a key for a maintainer: the secret half in FILE, the public one in FILE.pub",
+			Description: "The files are minisign's, without a password: \"minisign -G -W\" makes such, too. Certify\n" +
+				"the public half with \"key certify --maintainer\".",
+			Action: a.keyGenerate,
 		})
 }
 
-func (a *app) certify(c *cli.Context) (err error) {
-	if err := words(c, 1, 1); err != nil {
-		return err
-	}
-	writer, n, from := c.Args().First(), c.Int("signer"), remote.Seq(c.Uint64("from"))
-	switch {
-	case remote.CheckName(writer) != nil:
-		return fmt.Errorf("WRITER: %w", remote.CheckName(writer))
-	case c.String("kit") == "":
-		return errors.New("no kit given; add --kit FILE, the recovery kit, which holds the root key")
-	case n < 1:
-		return fmt.Errorf("--signer %d: signers are numbered from 1", n)
-	case from < 1 || from > remote.MaxSeq:
-		return fmt.Errorf("--from %d: runs are numbered from 1", from)
-	}
-	var want remote.PublicKey
-	if given := c.String("key"); given != "" {
-		var err error
-		if want, err = remote.ParsePublicKey(given); err != nil {
-			return fmt.Errorf("--key is not a signing key as \"vaultik init\" prints it, RW…: %w", err)
-		}
-	}
-	text, err := readSmall(c.String("kit"), identityLimit)
+// kitStore is the kit and the store that it, or an option, names.
+type kitStore struct {
+	openedStore
+	kit *kit
+	url storeURL
+}
+
+// openKitStore reads the kit of --kit and opens its store.
+func (a *app) openKitStore(c *cli.Context) (*kitStore, error) {
+	k, err := readKit(c.String("kit"))
 	if err != nil {
-		return fmt.Errorf("read the recovery kit: %w", err)
-	}
-	k, err := parseKit(string(text))
-	if err != nil {
-		return fmt.Errorf("recovery kit %q: %w", c.String("kit"), err)
+		return nil, err
 	}
 	address := c.String("store")
 	if address == "" {
@@ -66,76 +104,78 @@ func (a *app) certify(c *cli.Context) (err error) {
 	}
 	u, err := parseStoreURL(address)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	store, err := u.open(c.Context, a.route())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-
-	object := remote.SignerKey(writer, n)
-	public, err := fetch(c.Context, store, object, identityLimit)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the store %s has no signer %d of writer %q; \"vaultik init\" on that machine puts it there", u, n, writer)
-	}
-	if err != nil {
-		return err
-	}
-	key, err := remote.ParsePublicKey(string(public))
-	if err != nil {
-		return fmt.Errorf("%s: %w", object, err)
-	}
-	if !want.IsZero() && !want.Equal(key) {
-		return fmt.Errorf("%w: the store holds the signing key %s for writer %q, not %s; do not certify it before you know whose it is",
-			remote.ErrNotTrusted, key, writer, want)
-	}
-	signature := remote.SignCertificate(k.Root, remote.Certificate{N: n, Key: key, Role: remote.RoleWriter, Writer: writer, From: from})
-	if _, err := remote.ParseCertificate(k.Root.Public(), writer, n, public, signature); err != nil {
-		return fmt.Errorf("%s is not as \"vaultik init\" writes it: %w", object, err)
-	}
-	err = store.Put(c.Context, remote.SignatureKey(object), signature)
-	if errors.Is(err, remote.ErrExists) {
-		return a.certified(c, store, k, writer, n, public)
-	}
-	if err != nil {
-		return err
-	}
-	a.sayCertified("certified", writer, n, from, key)
-	if c.String("key") == "" {
-		a.ui.note("compare the key with what \"vaultik init\" printed on that machine")
-	}
-	return nil
+	return &kitStore{store, k, u}, nil
 }
 
-// certified is for a signer that has a certificate already: fine if it is
-// from this root key.
-func (a *app) certified(c *cli.Context, store remote.Store, k *kit, writer string, n int, public []byte) error {
-	object := remote.SignatureKey(remote.SignerKey(writer, n))
-	signature, err := fetch(c.Context, store, object, identityLimit)
+func readKit(path string) (*kit, error) {
+	if path == "" {
+		return nil, errors.New("no kit given; add --kit FILE, the recovery kit, which holds the root key")
+	}
+	text, err := readSmall(path, identityLimit)
+	if err != nil {
+		return nil, fmt.Errorf("read the recovery kit: %w", err)
+	}
+	k, err := parseKit(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("recovery kit %q: %w", path, err)
+	}
+	return k, nil
+}
+
+// keyOption reads --key: a public key, or a file with one. Without it the key
+// is zero.
+func keyOption(c *cli.Context) (remote.PublicKey, error) {
+	given := c.String("key")
+	if given == "" {
+		return remote.PublicKey{}, nil
+	}
+	key, err := remote.ParsePublicKey(given)
+	if err == nil {
+		return key, nil
+	}
+	text, unread := readSmall(given, identityLimit)
+	if unread != nil {
+		return key, fmt.Errorf("--key is not a signing key as \"vaultik init\" prints it, RW…, nor a file with one: %w", err)
+	}
+	if key, err = remote.ParsePublicKey(string(text)); err != nil {
+		return key, fmt.Errorf("--key %q: %w; give the public half, FILE.pub", given, err)
+	}
+	return key, nil
+}
+
+// keyGenerate makes a maintainer's key.
+func (a *app) keyGenerate(c *cli.Context) error {
+	if err := words(c, 1, 1); err != nil {
+		return err
+	}
+	path, err := filepath.Abs(c.Args().First())
 	if err != nil {
 		return err
 	}
-	there, err := remote.ParseCertificate(k.Root.Public(), writer, n, public, signature)
+	key, err := remote.GenerateSigningKey(a.random)
 	if err != nil {
-		return fmt.Errorf("%s is there already but not of this kit's root key: %w; run \"vaultik init\" on that machine again, under another name", object, err)
+		return err
 	}
-	if from := remote.Seq(c.Uint64("from")); c.IsSet("from") && there.From != from {
-		return fmt.Errorf("signer %d of writer %q is certified already, from run %d on, and a certificate is never replaced; leave --from %d out",
-			n, writer, uint64(there.From), uint64(from))
+	if err := create(path, []byte(key.Text())); err != nil {
+		return err
 	}
-	a.sayCertified("was certified already", writer, n, there.From, there.Key)
-	return nil
-}
-
-func (a *app) sayCertified(how, writer string, n int, from remote.Seq, key remote.PublicKey) {
+	if err := create(path+".pub", key.Public().File()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
 	a.ui.result(struct {
-		Type   string     `json:"message_type"`
-		Writer string     `json:"writer"`
-		Signer int        `json:"signer"`
-		From   remote.Seq `json:"from"`
-		Key    string     `json:"key"`
-	}{"certified", writer, n, from, key.String()})
-	a.ui.say("signer %d of writer %s %s, from run %d on", n, writer, how, uint64(from))
-	a.ui.say("key %s", key)
+		Type   string `json:"message_type"`
+		Secret string `json:"secret"`
+		Public string `json:"public"`
+		Key    string `json:"key"`
+	}{"generated", path, path + ".pub", key.Public().String()})
+	a.ui.say("secret key %s, without a password: keep it on the machine that forgets snapshots, and nowhere else", quote(path))
+	a.ui.say("public key %s", quote(path+".pub"))
+	a.ui.say("%s", key.Public())
+	return nil
 }

@@ -37,13 +37,6 @@ type writerLine struct {
 	Problems  []string     `json:"problems"`
 }
 
-type signerLine struct {
-	N    int         `json:"n"`
-	Key  string      `json:"key"`
-	Role remote.Role `json:"role"`
-	From remote.Seq  `json:"from"`
-}
-
 // look is a writer with all that store info shows of it.
 type look struct {
 	state    *remote.WriterState
@@ -156,9 +149,7 @@ func (l look) line() writerLine {
 		Snapshots: len(l.state.Snapshots), Forgotten: len(l.state.Forgotten),
 		Objects: l.objects, Bytes: l.bytes, Problems: []string{},
 	}
-	for _, c := range l.state.Signers.Certificates {
-		line.Signers = append(line.Signers, signerLine{c.N, c.Key.String(), c.Role, c.From})
-	}
+	line.Signers = signerLines(l.state.Signers, newestRun(l.state)+1)
 	for _, p := range l.problems {
 		line.Problems = append(line.Problems, p.Error())
 	}

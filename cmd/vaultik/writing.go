@@ -12,7 +12,6 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
 	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
@@ -182,14 +181,6 @@ func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
 func (a *app) wire(ctx context.Context, w *writing) error {
 	writer := w.conf.Writer.string
 	dir := filepath.Join(w.where.state, writer)
-	text, err := readSmall(filepath.Join(dir, signingKeyFile), 4096)
-	if err != nil {
-		return lost("signing key", writer, err)
-	}
-	signer, err := remote.ParseSigningKey(string(text))
-	if err != nil {
-		return fmt.Errorf("%q: %w", filepath.Join(dir, signingKeyFile), err)
-	}
 	secret, err := readSecret(filepath.Join(dir, secretFile))
 	if err != nil {
 		return lost("chunker secret", writer, err)
@@ -210,9 +201,6 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	if err := w.checkStore(ctx, store); err != nil {
 		return err
 	}
-	if err := a.checkCertified(ctx, w, store, signer); err != nil {
-		return err
-	}
 	for _, set := range w.sets {
 		for _, path := range set.Roots {
 			if why := leftOut(ctx, disk, set.Rules.Always, path); why != "" {
@@ -225,6 +213,10 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 		return lost("index", writer, err)
 	}
 	w.closes = append(w.closes, index.Close)
+	signer, err := a.signer(ctx, w, store, index)
+	if err != nil {
+		return err
+	}
 	b := buildInfo()
 	w.config = backup.Config{
 		Store: store, Index: index, Source: disk, Writer: writer, Hostname: host,

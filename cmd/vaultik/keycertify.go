@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+func (a *app) certify(c *cli.Context) (err error) {
+	maintainer := c.Bool("maintainer")
+	from := remote.Seq(c.Uint64("from"))
+	want, err := keyOption(c)
+	switch {
+	case maintainer && c.Bool("all-writers") && c.Args().Present():
+		return errors.New("name the writers or say --all-writers, not both")
+	case !maintainer && c.Bool("all-writers"):
+		return errors.New("--all-writers goes with --maintainer")
+	case maintainer && (c.IsSet("from") || c.IsSet("signer") || c.IsSet("purge-maintainer")):
+		return errors.New("--from, --signer and --purge-maintainer are about a machine's key, not a maintainer's")
+	case err != nil:
+		return err
+	case maintainer && want.IsZero():
+		return errors.New("no key given; add --key with the maintainer's public key, as \"vaultik key generate\" makes it")
+	case c.IsSet("signer") && c.Int("signer") < 1:
+		return fmt.Errorf("--signer %d: signers are numbered from 1", c.Int("signer"))
+	case c.IsSet("from") && (from < 1 || from > remote.MaxSeq):
+		return fmt.Errorf("--from %d: runs are numbered from 1", from)
+	}
+	most := 1
+	if maintainer {
+		most = -1
+	}
+	if !c.Bool("all-writers") {
+		if err := words(c, 1, most); err != nil {
+			return err
+		}
+	}
+	for _, writer := range c.Args().Slice() {
+		if err := remote.CheckName(writer); err != nil {
+			return fmt.Errorf("WRITER: %w", err)
+		}
+	}
+	store, err := a.openKitStore(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if !maintainer {
+		return a.certifyWriter(c, store, c.Args().First(), want)
+	}
+	writers := c.Args().Slice()
+	if c.Bool("all-writers") {
+		if writers, err = remote.ListWriters(c.Context, store); err == nil && len(writers) == 0 {
+			err = fmt.Errorf("%w: there is no writer in %q", remote.ErrNoStore, store.url.String())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, writer := range writers {
+		if err := a.certifyMaintainer(c.Context, store, writer, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// certifyWriter certifies the key of a machine that put it into the store.
+func (a *app) certifyWriter(c *cli.Context, store *kitStore, writer string, want remote.PublicKey) error {
+	root := store.kit.Root.Public()
+	there, err := listSigners(c.Context, store, writer)
+	if err != nil {
+		return err
+	}
+	state, err := remote.ReadWriter(c.Context, store, root, writer)
+	if err != nil {
+		return err
+	}
+	n, err := chooseSigner(there, state.Signers, c.Int("signer"), want)
+	if err != nil {
+		return fmt.Errorf("writer %q in %s: %w", writer, store.url, err)
+	}
+	public := there[n]
+	switch {
+	case !want.IsZero() && !want.Equal(public):
+		return fmt.Errorf("%w: the store holds the signing key %s for writer %q, not %s; do not certify it before you know whose it is",
+			remote.ErrNotTrusted, public, writer, want)
+	case public.IsZero():
+		return fmt.Errorf("%s holds no signing key as \"vaultik init\" writes it", remote.SignerKey(writer, n))
+	}
+	if r, revoked := state.Signers.Revocation(public); revoked {
+		return fmt.Errorf("%w: this key is revoked (signer %d of writer %q), and that is for good; make the machine a new one with \"vaultik key rotate\"",
+			remote.ErrNotTrusted, r.N, writer)
+	}
+	cert := remote.Certificate{N: n, Key: public, Role: remote.RoleWriter, Writer: writer, From: remote.Seq(c.Uint64("from"))}
+	certified := slices.ContainsFunc(state.Signers.Certificates, func(c remote.Certificate) bool { return c.N == n })
+	if !certified {
+		if cert.From == 0 {
+			cert.From = firstRun(state)
+		}
+		if err := checkFrom(state, cert); err != nil {
+			return err
+		}
+	}
+	if cert.PurgeMaintainer = fenced(state.Signers); c.IsSet("purge-maintainer") {
+		cert.PurgeMaintainer = c.Bool("purge-maintainer")
+	}
+	got, err := putCertificate(c.Context, store, store.kit.Root, cert)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !certified:
+		a.sayCertified("certified", got)
+	case c.IsSet("from") && got.From != cert.From:
+		return fmt.Errorf("signer %d of writer %q is certified already, from run %d on, and a certificate is never replaced; leave --from %d out",
+			n, writer, uint64(got.From), uint64(cert.From))
+	case c.IsSet("purge-maintainer") && got.PurgeMaintainer != cert.PurgeMaintainer:
+		return fmt.Errorf("signer %d of writer %q is certified already, and a certificate is never replaced; run \"vaultik key rotate\" on that machine, "+
+			"certify its new key with --purge-maintainer, and revoke this one", n, writer)
+	default:
+		a.sayCertified("was certified already", got)
+	}
+	if want.IsZero() {
+		a.ui.note("compare the key with what \"vaultik init\" or \"vaultik key rotate\" printed on that machine")
+	}
+	return nil
+}
+
+// chooseSigner finds the signer that is meant: the number, the key, or the one
+// that waits.
+func chooseSigner(there map[int]remote.PublicKey, signers remote.Signers, number int, want remote.PublicKey) (int, error) {
+	if number > 0 || len(there) == 0 {
+		if _, ok := there[number]; !ok {
+			return 0, fmt.Errorf("there is no signer %d; \"vaultik init\" on that machine puts it there", max(number, 1))
+		}
+		return number, nil
+	}
+	certified := make(map[int]bool)
+	for _, c := range signers.Certificates {
+		certified[c.N] = true
+	}
+	var own, waiting, last []int
+	for n, key := range there {
+		if !want.IsZero() && key.Equal(want) {
+			own = append(own, n)
+		}
+		if !certified[n] {
+			waiting = append(waiting, n)
+		} else if !slices.ContainsFunc(signers.Certificates, func(c remote.Certificate) bool { return c.N == n && c.Role == remote.RoleMaintainer }) {
+			last = append(last, n)
+		}
+	}
+	switch {
+	case len(own) > 0:
+		return slices.Max(own), nil
+	case len(waiting) == 1, len(waiting) > 1 && !want.IsZero():
+		return slices.Max(waiting), nil
+	case len(waiting) > 1:
+		return 0, fmt.Errorf("the signers %v wait for a certificate; say which, with --key or --signer", slices.Sorted(slices.Values(waiting)))
+	case len(last) == 0:
+		return 0, errors.New("it has no signing key of a machine")
+	}
+	return slices.Max(last), nil
+}
+
+// firstRun is the run from which a new key of a writer can take charge: the
+// next one may be under way with the old key, if that still counts for it.
+func firstRun(w *remote.WriterState) remote.Seq {
+	next := newestRun(w) + 1
+	if _, err := w.Signers.For(next); err == nil {
+		return next + 1
+	}
+	return next
+}
+
+// newestRun is the newest run that is trusted, 0 if there is none.
+func newestRun(w *remote.WriterState) remote.Seq {
+	var newest remote.Seq
+	if n := len(w.Snapshots); n > 0 {
+		newest = w.Snapshots[n-1].Manifest.Seq
+	}
+	if n := len(w.Forgotten); n > 0 {
+		newest = max(newest, w.Forgotten[n-1].Seq)
+	}
+	return newest
+}
+
+// checkFrom refuses a certificate that would take runs away from the key that
+// signed them.
+func checkFrom(w *remote.WriterState, c remote.Certificate) error {
+	for _, s := range w.Snapshots {
+		if seq := s.Manifest.Seq; seq >= c.From && !s.Key.Equal(c.Key) {
+			return fmt.Errorf("run %d of writer %q is signed by another key (%s), and would not count any more if this one were in charge from run %d on; leave --from out, or say --from %d",
+				uint64(seq), w.Writer, s.Key, uint64(c.From), uint64(firstRun(w)))
+		}
+	}
+	return nil
+}
+
+// certifyMaintainer puts a maintainer's key beside a writer's own.
+func (a *app) certifyMaintainer(ctx context.Context, store *kitStore, writer string, key remote.PublicKey) error {
+	there, err := listSigners(ctx, store, writer)
+	if err != nil {
+		return err
+	}
+	if len(there) == 0 {
+		return fmt.Errorf("%s has no writer %q", store.url, writer)
+	}
+	signers, err := remote.LoadSigners(ctx, store, store.kit.Root.Public(), writer)
+	if err != nil {
+		return err
+	}
+	if r, revoked := signers.Revocation(key); revoked {
+		return fmt.Errorf("%w: this key is revoked (signer %d of writer %q), and that is for good; make another", remote.ErrNotTrusted, r.N, writer)
+	}
+	for _, c := range signers.Certificates {
+		if c.Key.Equal(key) {
+			if c.Role != remote.RoleMaintainer {
+				return fmt.Errorf("this is signer %d of writer %q itself, a machine's key; a maintainer needs another", c.N, writer)
+			}
+			a.sayCertified("was certified already", c)
+			return nil
+		}
+	}
+	n, last := 0, 0
+	for number, public := range there {
+		last = max(last, number)
+		if public.Equal(key) {
+			n = number // put by an earlier try
+		}
+	}
+	if n == 0 {
+		if n, err = putSigner(ctx, store, writer, last+1, key); err != nil {
+			return err
+		}
+	}
+	c, err := putCertificate(ctx, store, store.kit.Root, remote.Certificate{N: n, Key: key, Role: remote.RoleMaintainer, Writer: writer})
+	if err != nil {
+		return err
+	}
+	a.sayCertified("certified", c)
+	return nil
+}
+
+func (a *app) sayCertified(how string, c remote.Certificate) {
+	a.ui.result(struct {
+		Type            string      `json:"message_type"`
+		Writer          string      `json:"writer"`
+		Signer          int         `json:"signer"`
+		Role            remote.Role `json:"role"`
+		From            remote.Seq  `json:"from"` // 0 for a maintainer
+		PurgeMaintainer bool        `json:"purge_maintainer"`
+		Key             string      `json:"key"`
+	}{"certified", c.Writer, c.N, c.Role, c.From, c.PurgeMaintainer, c.Key.String()})
+	if c.Role == remote.RoleMaintainer {
+		a.ui.say("signer %d of writer %s %s, as a maintainer", c.N, c.Writer, how)
+	} else {
+		a.ui.say("signer %d of writer %s %s, from run %d on", c.N, c.Writer, how, uint64(c.From))
+	}
+	if c.PurgeMaintainer {
+		a.ui.say("it may not forget snapshots; a maintainer may")
+	}
+	a.ui.say("key %s", c.Key)
+}
