@@ -184,6 +184,17 @@ func (s Signers) void(c Certificate, seq Seq) bool {
 	return revoked && seq > r.Through
 }
 
+// withdrawn reports whether what was seen once does not count any more because
+// its signer is revoked.
+func (s Signers) withdrawn(seen sighting) bool {
+	key, err := ParsePublicKey(seen.Signer)
+	if err != nil {
+		return false // not noted
+	}
+	r, revoked := s.Revocation(key)
+	return revoked && (seen.Seq > r.Through || seen.Seq == r.Through && seen.Hash != r.Manifest)
+}
+
 // holds checks a manifest, by the key in charge of its run, against the key's
 // revocation.
 func (s Signers) holds(key PublicKey, seq Seq, manifest Hash) error {

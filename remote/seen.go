@@ -33,6 +33,9 @@ type sighting struct {
 	Seq  Seq    `json:"seq"`
 	Hash Hash   `json:"sha256"`
 	When string `json:"when"` // RFC 3339, UTC
+	// Signer is the public key that signed it, "" where that was not noted:
+	// if the root key has revoked it since, the memory may be a thief's.
+	Signer string `json:"signer,omitempty"`
 }
 
 // Rollback says that a store shows less of a writer than it did before. It is
@@ -94,9 +97,21 @@ func (s *Seen) load() (map[string]map[string]sighting, error) {
 // shows none. An older one is a *Rollback, another one of the same run an
 // ErrNotTrusted; then the memory stays as it was.
 func (s *Seen) Check(store, writer string, seq Seq, hash Hash, now time.Time) error {
+	return s.check(store, writer, sighting{Seq: seq, Hash: hash}, Signers{}, now)
+}
+
+// check is Check for a manifest whose signer is known, and forgets what the
+// revocations among signers say does not count.
+func (s *Seen) check(store, writer string, shown sighting, signers Signers, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if newer, err := s.compare(store, writer, seq, hash); err != nil || !newer {
+	forget := func(stores map[string]map[string]sighting) {
+		if old, ok := stores[store][writer]; ok && signers.withdrawn(old) {
+			delete(stores[store], writer)
+		}
+	}
+	forget(s.stores)
+	if newer, err := s.compare(store, writer, shown.Seq, shown.Hash); err != nil || !newer {
 		return err
 	}
 	// Another process may have learnt something since the file was read.
@@ -104,16 +119,18 @@ func (s *Seen) Check(store, writer string, seq Seq, hash Hash, now time.Time) er
 	if err != nil {
 		return err
 	}
+	forget(stores)
 	for store, writers := range s.stores {
 		for writer, w := range writers {
 			keep(stores, store, writer, w)
 		}
 	}
 	s.stores = stores
-	if newer, err := s.compare(store, writer, seq, hash); err != nil || !newer {
+	if newer, err := s.compare(store, writer, shown.Seq, shown.Hash); err != nil || !newer {
 		return err
 	}
-	keep(s.stores, store, writer, sighting{Seq: seq, Hash: hash, When: now.UTC().Format(time.RFC3339)})
+	shown.When = now.UTC().Format(time.RFC3339)
+	keep(s.stores, store, writer, shown)
 	if err := s.save(); err != nil {
 		return fmt.Errorf("remember which snapshots were seen: %w", err)
 	}

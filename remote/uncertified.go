@@ -66,12 +66,12 @@ func (w *WriterState) Flaws(seen *Seen, store string, now time.Time) []error {
 	flaws := slices.Concat(w.Signers.Problems, w.Problems)
 	var late error
 	if seen != nil {
-		var seq Seq // 0: the store shows none
-		var hash Hash
+		var newest sighting               // zero: the store shows none
 		if n := len(w.Snapshots); n > 0 { // a writer's newest is never forgotten
-			seq, hash = w.Snapshots[n-1].Manifest.Seq, w.Snapshots[n-1].Hash
+			v := w.Snapshots[n-1]
+			newest = sighting{Seq: v.Manifest.Seq, Hash: v.Hash, Signer: v.Key.String()}
 		}
-		late = seen.Check(store, w.Writer, seq, hash, now)
+		late = seen.check(store, w.Writer, newest, w.Signers, now)
 	}
 	switch {
 	case u == nil && late == nil:
