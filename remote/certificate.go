@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
 	"slices"
 	"strconv"
@@ -102,12 +101,15 @@ func LoadSigners(ctx context.Context, s Store, root PublicKey, writer string) (S
 	}
 	signers := Signers{Writer: writer}
 	var numbers, revoked []int
+	signed := make(map[string]bool) // a listing needs no leave to hear that an object is not there
 	for info, err := range s.List(ctx, SignersPrefix(writer)) {
 		if err != nil {
 			return Signers{}, fmt.Errorf("list the signers of writer %q: %w", writer, err)
 		}
 		switch k, err := ParseKey(info.Key); {
-		case err != nil || k.Signature:
+		case err != nil:
+		case k.Signature:
+			signed[info.Key] = true
 		case k.Kind == KindRevocation:
 			revoked = append(revoked, k.N)
 		default:
@@ -118,7 +120,11 @@ func LoadSigners(ctx context.Context, s Store, root PublicKey, writer string) (S
 	slices.Sort(revoked)
 	for _, n := range numbers {
 		key := SignerKey(writer, n)
-		c, err := loadCertificate(ctx, s, root, writer, n)
+		err := fmt.Errorf("%w; whoever has the recovery kit can do it with \"vaultik key certify\"", ErrWaiting)
+		var c Certificate
+		if signed[SignatureKey(key)] {
+			c, err = loadCertificate(ctx, s, root, writer, n)
+		}
 		if err != nil && !isFinding(err) {
 			return Signers{}, err
 		}
@@ -128,7 +134,7 @@ func LoadSigners(ctx context.Context, s Store, root PublicKey, writer string) (S
 		}
 		signers.Certificates = append(signers.Certificates, c)
 	}
-	return signers, signers.loadRevocations(ctx, s, root, revoked)
+	return signers, signers.loadRevocations(ctx, s, root, revoked, signed)
 }
 
 func loadCertificate(ctx context.Context, s Store, root PublicKey, writer string, n int) (Certificate, error) {
@@ -137,9 +143,6 @@ func loadCertificate(ctx context.Context, s Store, root PublicKey, writer string
 		return Certificate{}, err
 	}
 	signature, err := get(ctx, s, SignatureKey(SignerKey(writer, n)), MaxSignature)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Certificate{}, fmt.Errorf("%w; whoever has the recovery kit can do it with \"vaultik key certify\"", ErrWaiting)
-	}
 	if err != nil {
 		return Certificate{}, fmt.Errorf("its signature: %w", err)
 	}

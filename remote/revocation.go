@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,9 +132,13 @@ func parseRunAndHash(words string) (Seq, Hash, error) {
 
 // loadRevocations reads those of the numbers. One that is not the root key's,
 // or cannot be read, goes to Problems and revokes nothing.
-func (s *Signers) loadRevocations(ctx context.Context, store Store, root PublicKey, numbers []int) error {
+func (s *Signers) loadRevocations(ctx context.Context, store Store, root PublicKey, numbers []int, signed map[string]bool) error {
 	for _, n := range numbers {
-		r, err := loadRevocation(ctx, store, root, s.Writer, n)
+		err := fmt.Errorf("%w: its signature is missing", ErrNotTrusted)
+		var r Revocation
+		if signed[SignatureKey(RevocationKey(s.Writer, n))] {
+			r, err = loadRevocation(ctx, store, root, s.Writer, n)
+		}
 		switch {
 		case err == nil:
 			s.Revocations = append(s.Revocations, r)
@@ -156,9 +158,6 @@ func loadRevocation(ctx context.Context, s Store, root PublicKey, writer string,
 		return Revocation{}, err
 	}
 	signature, err := get(ctx, s, SignatureKey(key), MaxSignature)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Revocation{}, fmt.Errorf("%w: its signature is missing", ErrNotTrusted)
-	}
 	if err != nil {
 		return Revocation{}, fmt.Errorf("its signature: %w", err)
 	}

@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -245,4 +246,36 @@ func FuzzRevocation(f *testing.F) {
 			t.Errorf("%v is of no class", err)
 		}
 	})
+}
+
+// Whoever saw a thief's runs remembers them. Once their key is revoked, that a
+// store shows less than it did is as it should be; and only then.
+func TestWhatARevokedKeyShowedIsForgotten(t *testing.T) {
+	x := newHistory(t, 4)
+	memory := openSeen(t, filepath.Join(t.TempDir(), "seen.json"))
+	look := func() []error {
+		w, err := remote.ReadWriter(t.Context(), x, key(t, "root").Public(), "host")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.Flaws(memory, "s", noon)
+	}
+	if flaws := look(); len(flaws) > 0 {
+		t.Fatal(flaws)
+	}
+	for seq := remote.Seq(3); seq <= 4; seq++ {
+		x.remove(remote.ManifestKey("host", seq), remote.SignatureKey(remote.ManifestKey("host", seq)))
+	}
+	var r *remote.Rollback
+	if flaws := look(); len(flaws) != 1 || !errors.As(flaws[0], &r) || r.Shown != 2 || r.Remembered != 4 {
+		t.Errorf("runs 3 and 4 are gone: %v", flaws)
+	}
+	x.revoke(1, "writer", 2)
+	if flaws := look(); len(flaws) > 0 {
+		t.Errorf("they were a thief's: %v", flaws)
+	}
+	x.remove(remote.ManifestKey("host", 2))
+	if flaws := look(); len(flaws) != 1 || !errors.As(flaws[0], &r) || r.Shown != 1 || r.Remembered != 2 {
+		t.Errorf("run 2 is gone, which was not: %v", flaws)
+	}
 }
