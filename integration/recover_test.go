@@ -221,3 +221,49 @@ func flip(t *testing.T, path string) {
 	must(t, os.Chmod(path, 0o600))
 	must(t, os.WriteFile(path, b, 0o600))
 }
+
+// Of a key that was revoked, recover.sh believes what the revocation leaves.
+func TestRecoverHonoursRevocations(t *testing.T) {
+	m, store, src := withOneFile(t)
+	write(t, filepath.Join(src, "file"), "changed")
+	m.backup()
+	write(t, filepath.Join(src, "file"), "a thief's")
+	m.backup()
+	m.run("key", "revoke", "tester", "--signer", "1", "--through", "2", "--kit", m.kit())
+	recovers := func(run, says string) {
+		t.Helper()
+		dest := filepath.Join(t.TempDir(), "restored")
+		out, err := exec.Command("sh", "../docs/recover.sh", m.kit(), store, "tester", run, dest).CombinedOutput()
+		if (err == nil) != (says == "restored below") || !strings.Contains(string(out), says) {
+			t.Errorf("run %s: %v, want it to say %q:\n%s", run, err, says, out)
+		}
+	}
+	recovers("1", "restored below")
+	recovers("2", "restored below")
+	recovers("3", "is revoked: its manifest of run 3 is not trusted")
+
+	// Another manifest of the last run, by the same key.
+	key, err := os.ReadFile(m.state("signing.key"))
+	must(t, err)
+	thief, err := remote.ParseSigningKey(string(key))
+	must(t, err)
+	at := filepath.Join(store, remote.ManifestKey("tester", 2))
+	object, err := os.ReadFile(at)
+	must(t, err)
+	manifest, err := remote.DecodeManifest(object)
+	must(t, err)
+	manifest.Totals.Files++
+	forged, err := manifest.Encode()
+	must(t, err)
+	for path, content := range map[string][]byte{at: forged, at + ".minisig": thief.Sign(forged, remote.ManifestComment("tester", 2))} {
+		must(t, os.Remove(path))
+		must(t, os.WriteFile(path, content, 0o600))
+	}
+	recovers("2", "is not the manifest that the revocation names")
+
+	// Who may write to the store can copy the certificate to another number.
+	for _, suffix := range []string{".pub", ".pub.minisig"} {
+		tool(t, "cp", filepath.Join(store, "tester/signers/1"+suffix), filepath.Join(store, "tester/signers/8"+suffix))
+	}
+	recovers("3", "is revoked: its manifest of run 3 is not trusted")
+}

@@ -124,16 +124,9 @@ func (id *identity) check(snapshots ...fs.Snapshot) error {
 	if len(snapshots) == 0 {
 		return nil
 	}
-	var prints []string
-	for _, k := range id.keys {
-		switch k := k.(type) {
-		case *age.X25519Identity:
-			prints = append(prints, seal.Fingerprint(k.Recipient().String()))
-		case *age.HybridIdentity:
-			prints = append(prints, seal.Fingerprint(k.Recipient().String()))
-		default:
-			return nil
-		}
+	prints := id.fingerprints()
+	if len(prints) < len(id.keys) {
+		return nil
 	}
 	for _, s := range snapshots {
 		if slices.ContainsFunc(prints, func(p string) bool { return slices.Contains(s.Manifest.Recipients, p) }) {
@@ -143,6 +136,20 @@ func (id *identity) check(snapshots ...fs.Snapshot) error {
 	newest := snapshots[len(snapshots)-1]
 	return fmt.Errorf("%w for snapshot %s: the identity from %q is none of its recipients; give the kit that was made when this store was set up, or another recipient's identity",
 		errNoIdentity, newest.ID, id.from)
+}
+
+// fingerprints are those of the recipients that belong to the identity, as far
+// as it is of a kind that is known here.
+func (id *identity) fingerprints() (prints []string) {
+	for _, k := range id.keys {
+		switch k := k.(type) {
+		case *age.X25519Identity:
+			prints = append(prints, seal.Fingerprint(k.Recipient().String()))
+		case *age.HybridIdentity:
+			prints = append(prints, seal.Fingerprint(k.Recipient().String()))
+		}
+	}
+	return prints
 }
 
 // isKit reports whether a text is a recovery kit.

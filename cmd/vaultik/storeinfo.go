@@ -4,44 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
 func (a *app) storeCommand() *cli.Command {
 	return group("store", "look at the store as a whole",
 		&cli.Command{
-			Name: "info", Usage: "show the writers, whether they are trusted, and what they store; needs no identity",
+			Name: "info", Usage: "show the writers, their sets and keys, what they store and who can read it; needs no identity",
 			OnUsageError: usageError,
 			Flags:        readingFlags(&cli.StringFlag{Name: "writer", Usage: "only the writer `NAME`"}),
 			Action:       a.storeInfo,
 		})
 }
 
-// writerLine is what JSON says of a writer.
-type writerLine struct {
-	Type      string       `json:"message_type"`
-	Writer    string       `json:"writer"`
-	Trusted   bool         `json:"trusted"` // the root key certified a signer of it
-	Signers   []signerLine `json:"signers"`
-	Snapshots int          `json:"snapshots"`
-	Forgotten int          `json:"forgotten"`
-	Latest    string       `json:"latest"`   // id of the newest snapshot, "" if there is none
-	Finished  string       `json:"finished"` // when
-	Objects   int64        `json:"objects"`
-	Bytes     int64        `json:"bytes"`
-	Problems  []string     `json:"problems"`
-}
-
 // look is a writer with all that store info shows of it.
 type look struct {
 	state    *remote.WriterState
-	objects  int64
-	bytes    int64
+	signers  []signerLine
+	kinds    kindsLine
 	problems []error
 }
 
@@ -97,12 +85,17 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 		return look{}, err
 	}
 	l := look{state: state, problems: state.Flaws(r.seen, r.url.String(), a.now())}
+	l.signers = signerLines(state.Signers, newestRun(state)+1)
+	if writer == r.own {
+		if err := markOwn(l.signers, filepath.Join(r.where.state, writer)); err != nil {
+			a.ui.warn("this machine's own signing key: %v", err)
+		}
+	}
 	for info, err := range r.store.List(ctx, remote.WriterPrefix(writer)) {
 		if err != nil {
 			return look{}, err
 		}
-		l.objects++
-		l.bytes += info.Size
+		l.kinds.add(info)
 	}
 	return l, nil
 }
@@ -110,16 +103,14 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 func (a *app) showStore(r *reading, looks []look) error {
 	a.ui.print("Store:     %s", quote(r.url.String()))
 	a.ui.print("Root key:  %s", r.root)
-	var rows, signers [][]string
+	var rows, sets, recipients, signers [][]string
 	var flaws []error
 	var names []string
+	yours := r.yours()
 	for _, l := range looks {
-		line := l.line()
+		line := l.line(yours)
 		names, flaws = append(names, line.Writer), append(flaws, l.problems...)
 		a.ui.result(line)
-		for _, s := range line.Signers {
-			signers = append(signers, []string{line.Writer, fmt.Sprint(s.N), string(s.Role), fmt.Sprint(uint64(s.From)), s.Key})
-		}
 		word := "UNTRUSTED"
 		if line.Trusted {
 			word = "trusted"
@@ -128,37 +119,86 @@ func (a *app) showStore(r *reading, looks []look) error {
 		if line.Latest != "" {
 			latest = line.Latest
 		}
-		rows = append(rows, []string{line.Writer, word, count(int64(line.Snapshots)), latest, count(l.objects), size(l.bytes)})
+		k := line.Kinds
+		rows = append(rows, []string{line.Writer, word, count(int64(line.Snapshots)), latest, count(line.Objects), size(line.Bytes), size(k.Blobs.Bytes), size(k.Metadata.Bytes)})
+		for _, s := range line.Sets {
+			sets = append(sets, []string{line.Writer, s.Set, count(int64(s.Snapshots)), s.Latest, strings.Replace(s.Finished, "T", " ", 1), count(s.Files), size(s.Bytes)})
+		}
+		for _, p := range line.Recipients {
+			reads := fmt.Sprintf("%s of %s", count(int64(p.Snapshots)), count(int64(line.Snapshots)))
+			recipients = append(recipients, []string{line.Writer, short([]string{p.Fingerprint})[0], reads, p.whose()})
+		}
+		for _, s := range line.Signers {
+			signers = append(signers, []string{line.Writer, fmt.Sprint(s.N), s.runs(), s.state(), s.Key})
+		}
 	}
-	a.ui.print("")
-	a.ui.table([]string{"WRITER", "SIGNER", "<SNAPSHOTS", "LATEST", "<OBJECTS", "<STORED"}, rows)
-	if a.ui.verbose {
-		a.ui.print("")
-		a.ui.table([]string{"WRITER", "<SIGNER", "ROLE", "<FROM RUN", "KEY"}, signers)
+	for _, t := range []struct {
+		header []string
+		rows   [][]string
+	}{
+		{[]string{"WRITER", "SIGNER", "<SNAPSHOTS", "LATEST", "<OBJECTS", "<STORED", "<BLOBS", "<METADATA"}, rows},
+		{[]string{"WRITER", "SET", "<SNAPSHOTS", "LATEST", "FINISHED", "<ENTRIES", "<SIZE"}, sets},
+		{[]string{"WRITER", "RECIPIENT", "<READS", "WHOSE"}, recipients},
+		{[]string{"WRITER", "<SIGNER", "<RUNS", "STATE", "KEY"}, signers},
+	} {
+		if len(t.rows) > 0 {
+			a.ui.print("")
+			a.ui.table(t.header, t.rows)
+		}
 	}
 	if err := r.noneCertified(flaws, names); err != nil {
 		return err
+	}
+	for _, l := range looks {
+		a.tellUnreadable(r, l.state)
 	}
 	a.tell(r, flaws)
 	return r.verdict()
 }
 
-func (l look) line() writerLine {
-	line := writerLine{
-		Type: "writer", Writer: l.state.Writer, Trusted: len(l.state.Signers.Certificates) > 0, Signers: []signerLine{},
-		Snapshots: len(l.state.Snapshots), Forgotten: len(l.state.Forgotten),
-		Objects: l.objects, Bytes: l.bytes, Problems: []string{},
-	}
-	line.Signers = signerLines(l.state.Signers, newestRun(l.state)+1)
-	for _, p := range l.problems {
-		line.Problems = append(line.Problems, p.Error())
-	}
-	if n := len(l.state.Snapshots); n > 0 {
-		m := l.state.Snapshots[n-1].Manifest
-		line.Latest = quote(m.Snapshot)
-		if t, err := time.Parse(time.RFC3339, m.Finished); err == nil {
-			line.Finished = t.Format(time.RFC3339)
+// yours are the fingerprints of the recipients that this machine knows: the
+// config's, and that of the identity if one was given.
+func (r *reading) yours() map[string][]string {
+	yours := make(map[string][]string)
+	if r.conf != nil {
+		for _, recipient := range r.conf.recipients() {
+			print := seal.Fingerprint(recipient)
+			yours[print] = append(yours[print], "config")
 		}
 	}
-	return line
+	if r.id != nil {
+		for _, print := range r.id.fingerprints() {
+			yours[print] = append(yours[print], "identity")
+		}
+	}
+	return yours
+}
+
+func (p recipientLine) whose() string {
+	if len(p.Yours) == 0 {
+		return "not known here"
+	}
+	return "yours (" + strings.Join(p.Yours, ", ") + ")"
+}
+
+// tellUnreadable notes if a recipient of the config cannot read all snapshots
+// of this machine: those from before it was added.
+func (a *app) tellUnreadable(r *reading, w *remote.WriterState) {
+	if r.conf == nil || w.Writer != r.own {
+		return
+	}
+	for _, recipient := range r.conf.recipients() {
+		print := seal.Fingerprint(recipient)
+		closed, newest := 0, ""
+		for _, s := range w.Snapshots {
+			if !slices.Contains(s.Manifest.Recipients, print) {
+				closed++
+				newest = s.Manifest.Snapshot
+			}
+		}
+		if closed > 0 {
+			a.ui.note("the recipient %s of the config cannot read %s of writer %s, the newest of them %s: they were made before it was added",
+				short([]string{print})[0], plural(int64(closed), "snapshot", "snapshots"), w.Writer, quote(newest))
+		}
+	}
 }
