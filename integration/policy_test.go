@@ -20,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/s3"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
@@ -351,15 +354,7 @@ func TestAMachineThatMayOnlyAppend(t *testing.T) {
 // forget signs tombstones with a maintainer's key, and deletes the manifests.
 func forget(t *testing.T, address string, env []string, root, keyFile string, seqs ...remote.Seq) {
 	t.Helper()
-	for _, e := range env {
-		name, value, _ := strings.Cut(e, "=")
-		t.Setenv(name, value)
-	}
-	o, err := s3.ParseURL(address)
-	must(t, err)
-	store, err := s3.Open(t.Context(), o)
-	must(t, err)
-	defer func() { must(t, store.Close()) }()
+	store := openAs(t, address, env)
 	trust, err := remote.ParsePublicKey(root)
 	must(t, err)
 	text, err := os.ReadFile(keyFile)
@@ -377,4 +372,98 @@ func forget(t *testing.T, address string, env []string, root, keyFile string, se
 			must(t, store.Delete(t.Context(), remote.ManifestKey("web", seq)))
 		}
 	}
+}
+
+// A server that enforces policies by itself, with a user for each.
+func TestAServerEnforcesThePolicies(t *testing.T) {
+	gw, admin, _ := fleet(t)
+	users := map[string][]string{} // the credentials of each
+	var all []map[string]any
+	for _, name := range []string{"writer", "append-only", "maintainer", "reader"} {
+		must(t, gw.AddUser(t.Context(), name, name+"-secret"))
+		users[name] = []string{"AWS_ACCESS_KEY_ID=" + name, "AWS_SECRET_ACCESS_KEY=" + name + "-secret"}
+		for _, s := range readPolicy(t, name).Statements {
+			one := map[string]any{"Effect": s.Effect, "Action": s.Action, "Resource": s.Resource, "Principal": map[string]any{"AWS": []string{name}}}
+			if name == "append-only" {
+				// This server does not know the condition, and has another writer here.
+				one["Resource"] = []string{"arn:aws:s3:::backups/house/log/*", "arn:aws:s3:::backups/house/.probe-*"}
+			} else if s.Condition != nil {
+				one["Condition"] = s.Condition
+			}
+			all = append(all, one)
+		}
+	}
+	text, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": all})
+	must(t, err)
+	client, err := minio.New(strings.TrimPrefix(gw.Endpoint, "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4(gw.AccessKey, gw.SecretKey, ""), Region: gw.Region, BucketLookup: minio.BucketLookupPath,
+	})
+	must(t, err)
+	must(t, client.SetBucketPolicy(t.Context(), gw.Bucket, string(text)))
+
+	writers := map[string]*machine{}
+	for user, name := range map[string]string{"writer": "web", "append-only": "log"} {
+		m := newMachine(t, admin.store, users[user]...)
+		writers[name] = m
+		src := filepath.Join(m.dir, "source")
+		write(t, filepath.Join(src, "file"), "of "+name)
+		m.run("init", "--store", m.store, "--writer", name, "--root", rootOf(t, admin), "--recipient", recipientOf(t, admin), src)
+		m.run("backup", "--quiet")
+		admin.run("key", "certify", name, "--kit", admin.kit())
+		for i := range 2 {
+			write(t, filepath.Join(src, "file"), fmt.Sprint(name, i))
+			m.run("backup", "--quiet")
+		}
+	}
+	keyFile := filepath.Join(admin.dir, "maintainer.key")
+	admin.run("key", "generate", keyFile)
+	admin.run("key", "certify", "--maintainer", "--all-writers", "--key", keyFile+".pub", "--kit", admin.kit())
+	forget(t, admin.store, users["maintainer"], rootOf(t, admin), keyFile, 1)
+
+	r := newMachine(t, admin.store, users["reader"]...)
+	for name, m := range writers {
+		src, dest := filepath.Join(m.dir, "source"), filepath.Join(r.dir, name)
+		r.run("restore", "--store", r.store, "--identity", admin.kit(), name+"/latest:"+src, dest)
+		same(t, "the snapshot of "+name, scan(t, src, Look{Root: true}), scan(t, dest, Look{Root: true}))
+		m.run("backup", "--quiet") // goes on
+	}
+	// None of them reaches beyond its policy.
+	for user, calls := range map[string][]func(remote.Store) error{
+		"writer": {
+			func(s remote.Store) error { return s.Put(t.Context(), "log/signers/9.pub", []byte("x")) },
+			func(s remote.Store) error { return s.Delete(t.Context(), "web/signers/1.pub") },
+		},
+		"append-only": {
+			func(s remote.Store) error { _, err := s.Stat(t.Context(), "log/signers/1.pub"); return err },
+			func(s remote.Store) error { return s.Delete(t.Context(), "log/signers/1.pub") },
+			func(s remote.Store) error { return s.Put(t.Context(), "web/signers/9.pub", []byte("x")) },
+		},
+		"maintainer": {func(s remote.Store) error { return s.Put(t.Context(), "web/signers/9.pub", []byte("x")) }},
+		"reader": {
+			func(s remote.Store) error { return s.Put(t.Context(), "web/signers/9.pub", []byte("x")) },
+			func(s remote.Store) error { return s.Delete(t.Context(), "web/signers/1.pub") },
+		},
+	} {
+		s := openAs(t, admin.store, users[user])
+		for i, call := range calls {
+			if err := call(s); !errors.Is(err, remote.ErrDenied) {
+				t.Errorf("call %d of the %s: %v, want it to be denied", i+1, user, err)
+			}
+		}
+	}
+}
+
+// openAs opens a store with credentials of the environment's form.
+func openAs(t *testing.T, address string, env []string) *s3.Store {
+	t.Helper()
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		t.Setenv(name, value)
+	}
+	o, err := s3.ParseURL(address)
+	must(t, err)
+	store, err := s3.Open(t.Context(), o)
+	must(t, err)
+	t.Cleanup(func() { must(t, store.Close()) })
+	return store
 }

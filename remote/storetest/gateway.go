@@ -59,7 +59,7 @@ func StartGateway(t testing.TB, withTLS bool) *Gateway {
 		Region: "us-east-1", Bucket: "backups", AccessKey: "testaccess", SecretKey: "testsecret",
 		Folder: filepath.Join(work, "data", "backups"), log: filepath.Join(work, "log"),
 	}
-	for _, folder := range []string{g.Folder, filepath.Join(work, "meta")} {
+	for _, folder := range []string{g.Folder, filepath.Join(work, "meta"), filepath.Join(work, "users")} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func (g *Gateway) Start(ctx context.Context) error {
 	data := filepath.Dir(g.Folder)
 	args := []string{
 		"--port", g.address, "--access", g.AccessKey, "--secret", g.SecretKey, "--region", g.Region,
-		"--health", "/health", "--keep-alive", "--quiet",
+		"--health", "/health", "--keep-alive", "--quiet", "--iam-dir", filepath.Join(filepath.Dir(data), "users"),
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	if g.CertFile != "" {
@@ -132,6 +132,17 @@ func (g *Gateway) Start(ctx context.Context) error {
 		}
 		runtime.Gosched() // polls: there is nothing else to wait for
 	}
+}
+
+// AddUser makes a user with keys of his own, who may do what the bucket's
+// policy allows and nothing else.
+func (g *Gateway) AddUser(ctx context.Context, access, secret string) error {
+	out, err := exec.CommandContext(ctx, g.binary, "admin", "--access", g.AccessKey, "--secret", g.SecretKey, "--region", g.Region,
+		"--endpoint-url", g.Endpoint, "create-user", "--access", access, "--secret", secret, "--role", "user").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make user %q: %w\n%s", access, err, out)
+	}
+	return nil
 }
 
 // Stop kills the server, as a crash or a power cut does.
