@@ -50,7 +50,7 @@ type Set struct {
 	Name  string
 	Roots []string // absolute paths
 	Rules Rules
-	Tags  []string
+	Tags  []string // in the manifest, too, so in the clear; remote.CheckTag says what they may be
 }
 
 // Result says what a run did. Its snapshot is in the store.

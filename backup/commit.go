@@ -38,7 +38,7 @@ func (w *writer) commit(ctx context.Context) error {
 	w.result.Finished = w.Now()
 	m := &remote.Manifest{
 		Format: remote.FormatVersion, Requires: []string{}, Type: remote.TypeManifest,
-		Writer: w.Writer, Seq: w.seq(), Snapshot: w.snapshot, Set: w.set.Name,
+		Writer: w.Writer, Seq: w.seq(), Snapshot: w.snapshot, Set: w.set.Name, Tags: w.tags(),
 		Started: rfc3339(w.result.Started), Finished: rfc3339(w.result.Finished), Version: w.Version,
 		Dumps: []remote.DumpPart{}, PinnedDumps: []remote.Object{}, Recipients: w.fingerprints(),
 		Parameters: remote.Parameters{
@@ -212,6 +212,11 @@ func (w *writer) fingerprints() []string {
 	}
 	slices.Sort(prints)
 	return slices.Compact(prints)
+}
+
+// tags are the set's, as manifests list them.
+func (w *writer) tags() []string {
+	return slices.Compact(slices.Sorted(slices.Values(w.set.Tags)))
 }
 
 func objects(refs []metastore.BlobRef) []remote.Object {

@@ -31,7 +31,7 @@ func (w *writer) dump(ctx context.Context, m *remote.Manifest, commit *metastore
 		Seq: int64(m.Seq), ID: m.Snapshot, Writer: m.Writer, Set: m.Set, Hostname: w.Hostname,
 		Started: metastore.TimeOf(w.result.Started), Finished: metastore.TimeOf(w.result.Finished),
 		Version: w.Version, Revision: w.Revision,
-		Roots: w.set.Roots, Excludes: w.set.Rules.Patterns, Tags: w.set.Tags, Chunking: w.Chunking,
+		Roots: w.set.Roots, Excludes: w.set.Rules.Patterns, Tags: w.tags(), Chunking: w.Chunking,
 		NewFiles: t.changed.Load(), NewBytes: t.fresh.Load(), StoredBytes: t.stored.Load(),
 	}
 	var part *dumpPart

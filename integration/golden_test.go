@@ -95,7 +95,7 @@ func TestMakeGoldenStores(t *testing.T) {
 		must(t, os.Remove("/golden/folder/hard"))
 		must(t, os.Rename("/golden/folder", "/golden/renamed"))
 		must(t, os.Chtimes("/golden/text", time.Time{}, time.Unix(1_500_000_000, 5)))
-		m.keepGolden(golden, "second")
+		m.keepGolden(golden, "second", "--tag", "renamed", "--tag", "größer, dumps:[]")
 		kit, err := os.ReadFile(m.kit())
 		must(t, err)
 		text := strings.ReplaceAll(string(kit), m.store, "file:///srv/backup")
@@ -104,9 +104,9 @@ func TestMakeGoldenStores(t *testing.T) {
 	}
 }
 
-func (m *machine) keepGolden(golden, name string) {
+func (m *machine) keepGolden(golden, name string, options ...string) {
 	m.t.Helper()
-	id := m.backup()
+	id := m.backup(options...)
 	text := id + "\n" + describe(scan(m.t, "/golden", Look{Holes: true, Root: true}))
 	must(m.t, os.WriteFile(filepath.Join(golden, name+".txt"), []byte(text), 0o644))
 }

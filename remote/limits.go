@@ -21,3 +21,9 @@ const (
 // maxNumber is the greatest number in any JSON object: 2^53-1, the last one
 // that tools which keep numbers as doubles (jq, awk) still read exactly.
 const maxNumber = 1<<53 - 1
+
+// Tags of a snapshot.
+const (
+	MaxTags = 64
+	maxTag  = 128 // bytes of one
+)

@@ -99,6 +99,7 @@ type Manifest struct {
 	Previous    *Hash      `json:"previous"` // of the object of the manifest before, nil for the first
 	Snapshot    string     `json:"snapshot"` // <writer>-<YYYYMMDD-HHMMSSZ>, "-2" … appended to tell equals apart
 	Set         string     `json:"set"`
+	Tags        []string   `json:"tags"`    // sorted, in the clear: retention goes by them and has no key
 	Started     string     `json:"started"` // RFC 3339, UTC, whole seconds, by the writer's clock
 	Finished    string     `json:"finished"`
 	Version     string     `json:"version"` // of the program that wrote it
@@ -134,7 +135,7 @@ func (m *Manifest) Encode() (object []byte, err error) {
 // plain returns the canonical JSON.
 func (m *Manifest) plain() []byte {
 	c := *m
-	c.Requires = notNil(c.Requires)
+	c.Requires, c.Tags = notNil(c.Requires), notNil(c.Tags)
 	c.Dumps = notNil(c.Dumps)
 	c.PinnedDumps = notNil(c.PinnedDumps)
 	c.Blobs.Add, c.Blobs.Drop = notNil(c.Blobs.Add), notNil(c.Blobs.Drop)

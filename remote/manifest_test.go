@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func object(seq remote.Seq, name string, size int64) remote.Object {
 func manifest(writer string, seq remote.Seq, previous *remote.Hash) *remote.Manifest {
 	return &remote.Manifest{
 		Format: 1, Requires: []string{}, Type: remote.TypeManifest, Writer: writer, Seq: seq, Previous: previous,
-		Snapshot: writer + "-20260102-030405Z", Set: "default",
+		Snapshot: writer + "-20260102-030405Z", Set: "default", Tags: []string{},
 		Started: "2026-01-02T03:04:05Z", Finished: "2026-01-02T03:05:00Z", Version: "1.0.0",
 		Totals:      remote.Totals{Files: 3, Bytes: 5000, NewFiles: 3, NewBytes: 5000, StoredBytes: 2400},
 		Rows:        remote.Rows{Volumes: 1, Paths: 3, Files: 3, Contents: 1, FileChunks: 1, Chunks: 1, Blobs: 1, BlobChunks: 1},
@@ -38,7 +39,7 @@ func manifest(writer string, seq remote.Seq, previous *remote.Hash) *remote.Mani
 // second is a valid manifest that uses everything a manifest can say.
 func second(previous remote.Hash) *remote.Manifest {
 	m := manifest("host", 2, &previous)
-	m.Snapshot = "host-20260103-030405Z-2"
+	m.Snapshot, m.Tags = "host-20260103-030405Z-2", []string{"before the upgrade", "größer"}
 	m.Dumps = []remote.DumpPart{
 		{Object: object(1, "base", 3000), PlainSize: 4096}, {Object: object(2, "difference", 300), PlainSize: 400},
 	}
@@ -109,7 +110,7 @@ func TestManifestsSurviveTheirBytes(t *testing.T) {
 
 func TestAManifestWithoutListsDecodesWithEmptyOnes(t *testing.T) {
 	m := manifest("host", 1, nil)
-	m.Requires, m.PinnedDumps, m.Pins = nil, nil, remote.ObjectList{}
+	m.Requires, m.Tags, m.PinnedDumps, m.Pins = nil, nil, nil, remote.ObjectList{}
 	got, err := remote.DecodeManifest(encode(t, m))
 	if diff := cmp.Diff(manifest("host", 1, nil), got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
@@ -130,6 +131,14 @@ func TestInvalidManifestsAreNotEncoded(t *testing.T) {
 		"a snapshot without time":   func(m *remote.Manifest) { m.Snapshot = "host" },
 		"a snapshot number 1":       func(m *remote.Manifest) { m.Snapshot = "host-20260102-030405Z-1" },
 		"a set with a slash":        func(m *remote.Manifest) { m.Set = "a/b" },
+		"an empty tag":              func(m *remote.Manifest) { m.Tags[0] = "" },
+		"a tag with a quote":        func(m *remote.Manifest) { m.Tags[0] = `"` },
+		"a tag that is no UTF-8":    func(m *remote.Manifest) { m.Tags[0] = "\xff" },
+		"a tag of two lines":        func(m *remote.Manifest) { m.Tags[0] = "a\u2028b" },
+		"a tag above the limit":     func(m *remote.Manifest) { m.Tags[0] = strings.Repeat("a", 129) },
+		"a tag twice":               func(m *remote.Manifest) { m.Tags[1] = m.Tags[0] },
+		"tags out of order":         func(m *remote.Manifest) { slices.Reverse(m.Tags) },
+		"65 tags":                   func(m *remote.Manifest) { m.Tags = manyTags(65) },
 		"a local time":              func(m *remote.Manifest) { m.Started = "2026-01-02T03:04:05+01:00" },
 		"a fraction of a second":    func(m *remote.Manifest) { m.Finished = "2026-01-02T03:04:05.5Z" },
 		"a quote":                   func(m *remote.Manifest) { m.Version = `1"` },
@@ -167,6 +176,14 @@ func TestInvalidManifestsAreNotEncoded(t *testing.T) {
 	}
 }
 
+func manyTags(n int) []string {
+	tags := make([]string, n)
+	for i := range tags {
+		tags[i] = fmt.Sprintf("tag %03d", i)
+	}
+	return tags
+}
+
 // brokenManifest is the JSON of second(h) with a change that a careless reader
 // would not notice, or would understand in a way of its own.
 type brokenManifest struct {
@@ -192,6 +209,9 @@ var brokenManifests = []brokenManifest{
 	{"blank", `"bytes":5000`, `"bytes": 5000`, remote.ErrCorrupt},
 	{"escape", `"set":"default"`, `"set":"d\u0065fault"`, remote.ErrCorrupt},
 	{"html-escape", `"version":"1.0.0"`, `"version":"\u003c1"`, remote.ErrCorrupt},
+	{"tags-null", `"tags":["before the upgrade","größer"]`, `"tags":null`, remote.ErrCorrupt},
+	{"tags-missing", `"tags":["before the upgrade","größer"],`, ``, remote.ErrCorrupt},
+	{"tags-escaped", `größer`, `gr\u00f6\u00dfer`, remote.ErrCorrupt},
 	{"number-exponent", `"bytes":5000`, `"bytes":5e3`, remote.ErrCorrupt},
 	{"number-fraction", `"bytes":5000`, `"bytes":5000.0`, remote.ErrCorrupt},
 	{"number-leading-zero", `"bytes":5000`, `"bytes":05000`, remote.ErrCorrupt},

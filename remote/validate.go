@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // validate says what is wrong with m as a manifest of this format. Writers
@@ -34,6 +35,9 @@ func (m *Manifest) validate() error {
 	}
 	if err := checkSnapshotID(m.Writer, m.Snapshot); err != nil {
 		return err
+	}
+	if err := checkManifestTags(m.Tags); err != nil {
+		return fmt.Errorf("tags: %w", err)
 	}
 	if err := errors.Join(checkTime("started", m.Started), checkTime("finished", m.Finished),
 		checkText("version", m.Version), checkText("chunker", m.Parameters.Chunker)); err != nil {
@@ -158,6 +162,34 @@ func checkRecipients(recipients []string) error {
 		if i > 0 && recipients[i-1] >= r {
 			return fmt.Errorf("recipients: %s is out of order or there twice", r)
 		}
+	}
+	return nil
+}
+
+func checkManifestTags(tags []string) error {
+	if len(tags) > MaxTags {
+		return fmt.Errorf("there are %d, more than %d", len(tags), MaxTags)
+	}
+	for i, tag := range tags {
+		if err := CheckTag(tag); err != nil {
+			return err
+		}
+		if i > 0 && tags[i-1] >= tag {
+			return fmt.Errorf("%q is out of order or there twice", tag)
+		}
+	}
+	return nil
+}
+
+// CheckTag accepts 1 to 128 bytes of UTF-8 that need no escape in JSON, so
+// without quotes, backslashes, control characters and line separators.
+func CheckTag(tag string) error {
+	ok := len(tag) >= 1 && len(tag) <= maxTag && utf8.ValidString(tag)
+	for _, c := range tag {
+		ok = ok && c >= 0x20 && (c < 0x7f || c > 0x9f) && c != '"' && c != '\\' && c != '\u2028' && c != '\u2029'
+	}
+	if !ok {
+		return fmt.Errorf("%q is not 1 to %d bytes of UTF-8 without quotes, backslashes and control characters", tag, maxTag)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ func (a *app) backupCommand() *cli.Command {
 		Description: "The options about leaving out add to what the config says, for this run only: what a\n" +
 			"run leaves out is gone from the set, and the next run without the option stores it anew.",
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "tag", Usage: "keep `TEXT` with the snapshot; may be repeated"},
+			&cli.StringSliceFlag{Name: "tag", Usage: "keep `TEXT` with the snapshot, readable by whoever can read the store; may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude", Aliases: []string{"e"}, Usage: "leave out what matches `PATTERN` (gitignore syntax); may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude-file", Usage: "patterns from `FILE`; may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude-if-present", Usage: "leave out what is in folders that hold an entry `NAME`, but not the folder itself and that entry; may be repeated"},

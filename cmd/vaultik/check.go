@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
-	"unicode"
-	"unicode/utf8"
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
@@ -17,12 +14,15 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
-// checkTags refuses what nobody could read or ask for.
+// checkTags refuses what a manifest cannot hold.
 func checkTags(tags []string) error {
 	for _, tag := range tags {
-		if tag == "" || !utf8.ValidString(tag) || strings.ContainsFunc(tag, unicode.IsControl) {
-			return fmt.Errorf("--tag %q: a tag is not empty and has no control characters", tag)
+		if err := remote.CheckTag(tag); err != nil {
+			return fmt.Errorf("--tag: %w", err)
 		}
+	}
+	if len(tags) > remote.MaxTags {
+		return fmt.Errorf("--tag: there are %d tags, more than the %d that a snapshot may have", len(tags), remote.MaxTags)
 	}
 	return nil
 }

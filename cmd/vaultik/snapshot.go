@@ -23,12 +23,13 @@ func (a *app) snapshotCommand() *cli.Command {
 			Name: "list", Usage: "list the snapshots that are trusted; needs no identity", OnUsageError: usageError,
 			Flags: readingFlags(
 				&cli.StringFlag{Name: "writer", Usage: "only those of the writer `NAME`"},
-				&cli.StringFlag{Name: "set", Usage: "only those of the set `NAME`"}),
+				&cli.StringFlag{Name: "set", Usage: "only those of the set `NAME`"},
+				&cli.StringSliceFlag{Name: "tag", Usage: "only those with the tag `TEXT`; of several, with all of them"}),
 			Action: a.snapshotList,
 		},
 		&cli.Command{
 			Name: "show", Usage: "show what a signed manifest says; needs no identity", ArgsUsage: "SNAPSHOT",
-			Description:  snapshotNames + "\n\nWith an identity also what only the encrypted metadata say: host, paths, excludes and tags.",
+			Description:  snapshotNames + "\n\nWith an identity also what only the encrypted metadata say: host, paths and excludes.",
 			OnUsageError: usageError, Flags: readingFlags(), Action: a.snapshotShow,
 		},
 		create,
@@ -44,6 +45,7 @@ type snapshotLine struct {
 	Snapshot string      `json:"snapshot"`
 	Writer   string      `json:"writer"`
 	Set      string      `json:"set"`
+	Tags     []string    `json:"tags"`
 	Seq      remote.Seq  `json:"seq"`
 	Started  string      `json:"started"`
 	Finished string      `json:"finished"`
@@ -57,7 +59,7 @@ type snapshotLine struct {
 func lineOf(s fs.Snapshot) snapshotLine {
 	t := s.Manifest.Totals
 	return snapshotLine{
-		"snapshot", s.ID, s.Writer, s.Set, s.Seq, s.Started.Format(time.RFC3339), s.Finished.Format(time.RFC3339),
+		"snapshot", s.ID, s.Writer, s.Set, s.Manifest.Tags, s.Seq, s.Started.Format(time.RFC3339), s.Finished.Format(time.RFC3339),
 		t.Files, t.Bytes, t.NewBytes, t.StoredBytes, s.Hash,
 	}
 }
@@ -81,18 +83,43 @@ func (a *app) snapshotList(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	tags := c.StringSlice("tag")
+	all = slices.DeleteFunc(all, func(s fs.Snapshot) bool { return !hasAll(s.Manifest.Tags, tags) })
 	if len(all) == 0 {
 		a.ui.print("no snapshots")
 		return r.verdict()
 	}
 	var rows [][]string
+	header := []string{"SNAPSHOT", "SET", "FINISHED", "<ENTRIES", "<SIZE", "<NEW", "<STORED"}
+	tagged := slices.ContainsFunc(all, func(s fs.Snapshot) bool { return len(s.Manifest.Tags) > 0 })
+	if tagged {
+		header = append(header, "TAGS")
+	}
 	for _, s := range all {
 		a.ui.result(lineOf(s))
 		t := s.Manifest.Totals
-		rows = append(rows, []string{s.ID, s.Set, when(s.Finished), count(t.Files), size(t.Bytes), size(t.NewBytes), size(t.StoredBytes)})
+		row := []string{s.ID, s.Set, when(s.Finished), count(t.Files), size(t.Bytes), size(t.NewBytes), size(t.StoredBytes)}
+		if tagged {
+			row = append(row, quoteAll(s.Manifest.Tags))
+		}
+		rows = append(rows, row)
 	}
-	a.ui.table([]string{"SNAPSHOT", "SET", "FINISHED", "<ENTRIES", "<SIZE", "<NEW", "<STORED"}, rows)
+	a.ui.table(header, rows)
 	return r.verdict()
+}
+
+// hasAll reports whether a snapshot's tags hold all of some.
+func hasAll(tags, want []string) bool {
+	return !slices.ContainsFunc(want, func(t string) bool { return !slices.Contains(tags, t) })
+}
+
+// quoteAll is a list of words in one cell or line.
+func quoteAll(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // choose are the snapshots of one writer and one set, where these are not "".
@@ -185,6 +212,9 @@ func (a *app) snapshotShow(c *cli.Context) (err error) {
 	} {
 		a.ui.print("%-11s %s", l[0]+":", l[1])
 	}
+	for _, tag := range m.Tags {
+		a.ui.print("%-11s %s", "Tag:", quote(tag))
+	}
 	if sealed == nil {
 		return nil
 	}
@@ -192,7 +222,7 @@ func (a *app) snapshotShow(c *cli.Context) (err error) {
 	for _, l := range []struct {
 		name  string
 		items []string
-	}{{"Path", sealed.Paths}, {"Exclude", sealed.Excludes}, {"Tag", sealed.Tags}} {
+	}{{"Path", sealed.Paths}, {"Exclude", sealed.Excludes}} {
 		for _, item := range l.items {
 			a.ui.print("%-11s %s", l.name+":", quote(item))
 		}
@@ -205,7 +235,6 @@ type sealedLine struct {
 	Hostname string   `json:"hostname"`
 	Paths    []string `json:"paths"`
 	Excludes []string `json:"excludes"`
-	Tags     []string `json:"tags"`
 }
 
 // unseal reads it if an identity was given; without one it is nil.
@@ -224,7 +253,7 @@ func (a *app) unseal(ctx context.Context, r *reading, c *fs.Catalog, s fs.Snapsh
 	defer func() { err = errors.Join(err, tree.Close()) }()
 	m := tree.Snapshot()
 	list := func(items []string) []string { return append([]string{}, items...) } // JSON's [], not null
-	return &sealedLine{m.Hostname, list(m.Roots), list(m.Excludes), list(m.Tags)}, nil
+	return &sealedLine{m.Hostname, list(m.Roots), list(m.Excludes)}, nil
 }
 
 // short cuts fingerprints to what a person compares.

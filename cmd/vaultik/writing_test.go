@@ -14,7 +14,7 @@ import (
 func TestTagsThatNobodyCouldReadAreRefused(t *testing.T) {
 	for tag, good := range map[string]bool{
 		"before-update": true, "vor dem Umzug, 2. Versuch": true, "€": true,
-		"": false, "a\nb": false, "a\x1b[1m": false, "a\x00": false, "\xff": false, "\u0085": false,
+		"": false, "a\nb": false, "a\x1b[1m": false, "a\x00": false, "\xff": false, "\u0085": false, `a"b`: false,
 	} {
 		if err := checkTags([]string{"fine", tag}); (err == nil) != good {
 			t.Errorf("%q: %v", tag, err)
