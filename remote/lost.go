@@ -1,0 +1,139 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// Lost returns unsigned tombstones for the runs from … to of a writer whose
+// manifests are missing, so that the chain leads over the gap. Bury puts
+// them. Runs that were forgotten are
+// left out; if all of them were, there is nothing to do.
+//
+// Where a manifest is gone its hash is known from the run that follows, which
+// names it. Of several in a row that is so for the last one only. The others
+// are given LostHash in its place: hashes that no manifest has, but which link
+// one tombstone to the next. So the gap hangs by true hashes at both ends, and
+// should one of these manifests turn up again, its tombstone is not about it
+// and does not count.
+//
+// It refuses where a manifest is there, whatever it looks like, and where no
+// newer run is known: what is missing at the end was taken away, and no
+// tombstone may hide that. Errors wrap ErrMissing or ErrExists.
+func (w *WriterState) Lost(from, to Seq, now time.Time) ([]Tombstone, error) {
+	if from < 1 || from > to || to > MaxSeq {
+		return nil, fmt.Errorf("runs %d to %d: runs are numbered from 1 on", uint64(from), uint64(to))
+	}
+	known := w.links()
+	var newest Seq
+	for seq := range known {
+		newest = max(newest, seq)
+	}
+	if to >= newest {
+		return nil, fmt.Errorf("%w: nothing newer than run %s of writer %q is known, only that would tell what was there; "+
+			"a store that lost its newest runs was rolled back: bring them back from a copy of the store, or begin a new writer on that machine",
+			ErrMissing, max(newest, 1), w.Writer)
+	}
+	if err := w.neighbours(known, from, to); err != nil {
+		return nil, err
+	}
+	var out []Tombstone
+	for seq := to; seq >= from; seq-- {
+		if _, ok := known[seq]; ok {
+			continue // forgotten
+		}
+		hash := *known[seq+1].previous // only run 1 has none
+		var previous *Hash
+		if seq > 1 {
+			h := LostHash(w.Writer, seq-1)
+			if before, ok := known[seq-1]; ok {
+				h = before.hash
+			}
+			previous = &h
+		}
+		known[seq] = link{hash, previous}
+		out = append(out, NewTombstone(w.Writer, seq, hash, previous, now))
+	}
+	return out, nil
+}
+
+// Bury signs and puts what Lost returned. Before the first one is put, each
+// manifest is looked for by its name: a listing that leaves out what is there
+// must not make it count as lost. It deletes nothing.
+func Bury(ctx context.Context, s Store, signers Signers, lost []Tombstone, key SigningKey) error {
+	for _, t := range lost {
+		at := ManifestKey(t.Writer, t.Seq)
+		_, err := s.Stat(ctx, at)
+		if err == nil {
+			return fmt.Errorf("%w: %q is there, though the store's listing leaves it out; nothing was done", ErrExists, at)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("look for %q: %w", at, err)
+		}
+	}
+	for _, t := range lost {
+		if err := putTombstone(ctx, s, signers, t, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LostHash stands in for the hash of a manifest that nobody knows any more: it
+// is the SHA-256 of "vaultik lost manifest <writer> <seq>" and a newline, seq
+// with ten digits, so that everybody who closes a gap says the same.
+func LostHash(writer string, seq Seq) Hash {
+	return Sum(fmt.Appendf(nil, "vaultik lost manifest %s %s\n", writer, seq))
+}
+
+// link is what is known of a run in the chain.
+type link struct {
+	hash     Hash
+	previous *Hash
+}
+
+func (w *WriterState) links() map[Seq]link {
+	known := make(map[Seq]link, len(w.Snapshots)+len(w.Forgotten))
+	for _, v := range w.Snapshots {
+		known[v.Manifest.Seq] = link{v.Hash, v.Manifest.Previous}
+	}
+	for _, t := range w.Forgotten {
+		known[t.Seq] = link{t.Manifest, t.Previous}
+	}
+	return known
+}
+
+// neighbours refuses what is there, and gaps that were not named as a whole.
+func (w *WriterState) neighbours(known map[Seq]link, from, to Seq) error {
+	for _, v := range w.Snapshots {
+		if m := v.Manifest; m.Seq >= from && m.Seq <= to {
+			return fmt.Errorf("%w: the manifest of run %s of writer %q is there and holds; \"vaultik snapshot purge %s\" forgets it", ErrExists, m.Seq, w.Writer, m.Snapshot)
+		}
+	}
+	for _, err := range w.Problems {
+		p := (*Problem)(nil)
+		if !errors.As(err, &p) || errors.Is(p, ErrMissing) {
+			continue
+		}
+		if k, bad := ParseKey(p.Key); bad == nil && k.Kind == KindManifest && k.Seq >= from && k.Seq <= to {
+			return fmt.Errorf("%w: the manifest of run %s of writer %q is there, though it does not hold; bring it back from a copy of the store, "+
+				"or, if there is none, delete that object and run this again: %w", ErrExists, k.Seq, w.Writer, err)
+		}
+	}
+	first, last := from, to
+	for first > 1 && !has(known, first-1) {
+		first--
+	}
+	for !has(known, last+1) { // a newer one is known
+		last++
+	}
+	if first < from && !has(known, from) || last > to && !has(known, to) {
+		return fmt.Errorf("%w: more runs are missing in one gap; if all of them are lost, name the whole gap: --missing %d-%d", ErrMissing, uint64(first), uint64(last))
+	}
+	return nil
+}
+
+func has(known map[Seq]link, seq Seq) bool { _, ok := known[seq]; return ok }
