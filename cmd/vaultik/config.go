@@ -30,6 +30,7 @@ type config struct {
 	Compression     level              `toml:"compression"`
 	LimitUpload     byteRate           `toml:"limit_upload"`
 	CacheSize       byteCount          `toml:"cache_size"`
+	Retention       *retentionConfig   `toml:"retention"`
 	Sets            map[name]setConfig `toml:"sets"`
 
 	path  string   // where it was read from
@@ -45,6 +46,8 @@ type setConfig struct {
 	ExcludeLargerThan byteCount `toml:"exclude_larger_than"`
 	ExcludeCaches     bool      `toml:"exclude_caches"`
 	OneFileSystem     bool      `toml:"one_file_system"`
+
+	Retention *retentionConfig `toml:"retention"`
 }
 
 // configLimit bounds the file: nobody writes a megabyte of it by hand.
@@ -106,8 +109,8 @@ func parseConfig(path string, text []byte) (*config, error) {
 
 // The keys that parseConfig knows, at the top and in a set.
 var (
-	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "cache_size", "sets"}
-	setKeys = []string{"paths", "exclude", "exclude_file", "exclude_if_present", "exclude_larger_than", "exclude_caches", "one_file_system"}
+	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "cache_size", "retention", "sets"}
+	setKeys = []string{"paths", "exclude", "exclude_file", "exclude_if_present", "exclude_larger_than", "exclude_caches", "one_file_system", "retention"}
 )
 
 // unknownKey says what is wrong with a key and what was perhaps meant.
@@ -118,6 +121,9 @@ func unknownKey(key []string) string {
 	}
 	if len(key) > 2 && key[0] == "sets" {
 		known = setKeys
+	}
+	if len(key) > 1 && key[len(key)-2] == "retention" {
+		known = retentionKeys
 	}
 	text := fmt.Sprintf("there is no setting %q", strings.Join(key, "."))
 	if near := nearest(last, known); near != "" {

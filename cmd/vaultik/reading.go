@@ -58,7 +58,11 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 		return nil, err
 	}
 	a.useStateDir(&r.where, r.conf)
-	if needIdentity || c.String("identity") != "" || a.env("VAULTIK_IDENTITY") != "" || a.env("VAULTIK_IDENTITY_FILE") != "" {
+	if kit := c.String("kit"); kit != "" { // of a command that needs no identity, but the root key
+		if r.id, err = kitAlone(kit); err != nil {
+			return nil, err
+		}
+	} else if needIdentity || c.String("identity") != "" || a.env("VAULTIK_IDENTITY") != "" || a.env("VAULTIK_IDENTITY_FILE") != "" {
 		if r.id, err = a.identity(c.Context, c.String("identity"), r.conf); err != nil {
 			return nil, err
 		}

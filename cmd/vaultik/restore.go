@@ -165,13 +165,21 @@ func (a *app) confirmDeletion(_ context.Context, d restore.Deletion) (bool, erro
 	if more := d.Entries - int64(len(d.Paths)); more > 0 {
 		a.ui.print("and %s more", count(more))
 	}
-	a.ui.ask("delete %s, %s? [y/N] ", plural(d.Entries, "entry", "entries"), size(d.Bytes))
+	return a.agreed(fmt.Sprintf("delete %s, %s?", plural(d.Entries, "entry", "entries"), size(d.Bytes)))
+}
+
+// agreed asks somebody, and takes no answer for no consent.
+func (a *app) agreed(question string) (bool, error) {
+	if a.ui.json || a.ui.quiet {
+		return false, errors.New("nobody can be asked; add --yes to agree, or --dry-run to see what would be done")
+	}
+	a.ui.ask("%s [y/N] ", question)
 	line, err := bufio.NewReader(a.stdin).ReadString('\n')
 	switch answer := strings.ToLower(strings.TrimSpace(line)); {
 	case answer == "y" || answer == "yes":
 		return true, nil
 	case err != nil && answer == "":
-		return false, errors.New("nobody answered; add --yes to agree, or --dry-run to see what would be deleted")
+		return false, errors.New("nobody answered; add --yes to agree, or --dry-run to see what would be done")
 	}
 	return false, nil
 }

@@ -18,7 +18,7 @@ import (
 func (a *app) snapshotCommand() *cli.Command {
 	create := a.backupCommand()
 	create.Name, create.Usage = "create", "the same as \"vaultik backup\""
-	return group("snapshot", "list, show or create snapshots",
+	return group("snapshot", "list, show, create or forget snapshots",
 		&cli.Command{
 			Name: "list", Usage: "list the snapshots that are trusted; needs no identity", OnUsageError: usageError,
 			Flags: readingFlags(
@@ -32,7 +32,7 @@ func (a *app) snapshotCommand() *cli.Command {
 			Description:  snapshotNames + "\n\nWith an identity also what only the encrypted metadata say: host, paths and excludes.",
 			OnUsageError: usageError, Flags: readingFlags(), Action: a.snapshotShow,
 		},
-		create,
+		create, a.purgeCommand(),
 	)
 }
 

@@ -45,6 +45,15 @@ recipients = [
 # folder.
 #cache_size = "20GiB"
 
+# What "vaultik snapshot purge" keeps; a [sets.NAME.retention] takes its place
+# for one set. See "vaultik snapshot purge --help".
+#[retention]
+#keep_daily = 7
+#keep_weekly = 5
+#keep_monthly = 12
+#keep_tag = ["keep"]
+#min_age = "30d"
+
 # "vaultik backup" backs up every set, "vaultik backup NAME" one of them.
 [sets.default]
 paths = [

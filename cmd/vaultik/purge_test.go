@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/dir"
+)
+
+// claim TIME [SET [TAG…]]: the machine's writer signs a further snapshot, a
+// copy of its newest one, that says it was finished then.
+func claim(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: claim TIME [SET [TAG…]]")
+	}
+	at, err := time.Parse(time.RFC3339, args[0])
+	ts.Check(err)
+	conf, err := readConfig(ts.Getenv("VAULTIK_CONFIG"))
+	ts.Check(err)
+	writer := conf.Writer.string
+	store, err := dir.Open(conf.Store.folder)
+	ts.Check(err)
+	text, err := os.ReadFile(filepath.Join(ts.Getenv("VAULTIK_STATE_DIR"), writer, signingKeyFile))
+	ts.Check(err)
+	key, err := remote.ParseSigningKey(string(text))
+	ts.Check(err)
+	state, err := remote.ReadWriter(context.Background(), store, conf.RootKey.PublicKey, writer)
+	ts.Check(err)
+	newest := state.Snapshots[len(state.Snapshots)-1]
+	m := *newest.Manifest
+	m.Seq, m.Previous, m.Tags = m.Seq+1, &newest.Hash, nil
+	m.Started, m.Finished = args[0], args[0]
+	m.Snapshot = writer + "-" + at.Format("20060102-150405Z")
+	if len(args) > 1 {
+		m.Set, m.Tags = args[1], args[2:]
+	}
+	object, err := m.Encode()
+	ts.Check(err)
+	at2 := remote.ManifestKey(writer, m.Seq)
+	ts.Check(store.Put(context.Background(), remote.SignatureKey(at2), key.Sign(object, remote.ManifestComment(writer, m.Seq))))
+	ts.Check(store.Put(context.Background(), at2, object))
+}
+
+// certificate KIT WRITER N fenced: signer N may back up, but forget nothing.
+// certificate KIT WRITER N maintainer FILE: signer N is a new maintainer's key,
+// whose secret is written to FILE.
+func certificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: certificate KIT WRITER N ROLE [FILE]")
+	}
+	k, err := parseKit(ts.ReadFile(args[0]))
+	ts.Check(err)
+	pub := ts.MkAbs(filepath.Join("store", args[1], "signers", args[2]+".pub"))
+	c := remote.Certificate{Role: remote.RoleMaintainer, Writer: args[1]}
+	if args[3] == "fenced" {
+		c.Role, c.From, c.PurgeMaintainer = remote.RoleWriter, 1, true
+		c.Key, err = remote.ParsePublicKey(ts.ReadFile(pub))
+		ts.Check(err)
+		ts.Check(os.Remove(pub + ".minisig"))
+	} else {
+		key, err := remote.GenerateSigningKey(rand.Reader)
+		ts.Check(err)
+		c.Key = key.Public()
+		ts.Check(os.WriteFile(ts.MkAbs(args[4]), []byte(key.Text()), 0o600))
+		ts.Check(os.WriteFile(pub, c.Key.File(), 0o644))
+	}
+	ts.Check(os.WriteFile(pub+".minisig", remote.SignCertificate(k.Root, c), 0o644))
+}
+
+// stored PATH AGE: the store took an object so long ago.
+func stored(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: stored PATH AGE")
+	}
+	age, err := time.ParseDuration(strings.ReplaceAll(args[1], "d", "h"))
+	ts.Check(err)
+	if strings.HasSuffix(args[1], "d") {
+		age *= 24
+	}
+	at := time.Now().Add(-age)
+	ts.Check(os.Chtimes(ts.MkAbs(args[0]), at, at))
+}

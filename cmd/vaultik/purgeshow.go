@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/retention"
+)
+
+// show prints the plan: all of it in a dry run, else what goes. It returns how
+// many snapshots that are.
+func (p *purge) show() (goes int) {
+	p.ui.done()
+	var rows [][]string
+	kept := 0
+	for _, plan := range p.plans {
+		for _, v := range plan.verdicts {
+			word := "forget"
+			if v.Keep {
+				word = "keep"
+				kept++
+			} else {
+				goes++
+			}
+			why := reasons(v)
+			p.ui.result(verdictLine{"verdict", v.ID, plan.writer, v.Set, v.Seq, finished(v), v.Tags, word, v.Reasons, why})
+			if p.dry || p.ui.verbose || !v.Keep && !p.ui.quiet {
+				rows = append(rows, []string{v.ID, v.Set, when(v.Finished), word, why})
+			}
+		}
+	}
+	if len(rows) > 0 {
+		p.ui.table([]string{"SNAPSHOT", "SET", "FINISHED", "WHAT", "WHY"}, rows)
+	}
+	p.ui.result(struct {
+		Type   string `json:"message_type"`
+		Keep   int    `json:"keep"`
+		Forget int    `json:"forget"`
+		DryRun bool   `json:"dry_run"`
+	}{"plan", kept, goes, p.dry})
+	switch {
+	case goes == 0:
+		p.ui.say("nothing to forget; %s", plural(int64(kept), "snapshot stays", "snapshots stay"))
+	case p.dry:
+		p.ui.say("%s would be forgotten, %s", plural(int64(goes), "snapshot", "snapshots"), plural(int64(kept), "stays", "stay"))
+	default:
+		p.ui.say("%s to forget, %s", plural(int64(goes), "snapshot", "snapshots"), plural(int64(kept), "stays", "stay"))
+	}
+	return goes
+}
+
+// verdictLine is what JSON says of a snapshot.
+type verdictLine struct {
+	Type     string             `json:"message_type"`
+	Snapshot string             `json:"snapshot"`
+	Writer   string             `json:"writer"`
+	Set      string             `json:"set"`
+	Seq      remote.Seq         `json:"seq"`
+	Finished string             `json:"finished"`
+	Tags     []string           `json:"tags"`
+	Action   string             `json:"action"` // keep or forget
+	Reasons  []retention.Reason `json:"reasons"`
+	Why      string             `json:"why"` // the reasons, for people
+}
+
+func reasons(v retention.Verdict) string {
+	words := make([]string, len(v.Reasons))
+	for i, r := range v.Reasons {
+		words[i] = r.String()
+	}
+	return strings.Join(words, "; ")
+}
+
+// named are the verdicts about those of a writer's snapshots that were named.
+// found collects, for each name, what it may mean.
+func (p *purge) named(chain []retention.Snapshot, writer string, found map[string][]string) []retention.Verdict {
+	var exact, begun []retention.Snapshot
+	bySet := make(map[string][]remote.Seq)
+	for _, word := range p.names {
+		name := word
+		if w, rest, ok := strings.Cut(word, "/"); ok {
+			if w != writer {
+				continue
+			}
+			name = rest
+		}
+		exact, begun = nil, nil
+		for _, s := range chain {
+			switch {
+			case s.ID == name:
+				exact = append(exact, s)
+			case name != "" && strings.HasPrefix(s.ID, name):
+				begun = append(begun, s)
+			}
+		}
+		if len(exact) > 0 {
+			begun = exact
+		}
+		for _, s := range begun {
+			found[word] = append(found[word], writer+"/"+s.ID)
+			bySet[s.Set] = append(bySet[s.Set], s.Seq)
+		}
+	}
+	var of []retention.Verdict
+	for set, seqs := range bySet {
+		of = append(of, retention.Named(chain, seqs, p.policies.of(set).MinAge)...)
+	}
+	slices.SortFunc(of, func(a, b retention.Verdict) int { return int(a.Seq) - int(b.Seq) })
+	return of
+}
+
+// checkNamed refuses names that mean nothing, or several snapshots, or one
+// that has to stay: who names a snapshot wants to hear that.
+func (p *purge) checkNamed(found map[string][]string) error {
+	for _, word := range p.names {
+		switch ids := found[word]; {
+		case len(ids) == 0 && strings.HasSuffix(word, "latest"):
+			return fmt.Errorf("%q: a writer's newest snapshot and each set's newest are never forgotten", word)
+		case len(ids) == 0:
+			return fmt.Errorf("%q: there is no such snapshot; \"vaultik snapshot list\" shows them", word)
+		case len(ids) > 1:
+			return fmt.Errorf("%q may mean several snapshots: %s", word, strings.Join(ids[:min(len(ids), 5)], ", "))
+		}
+	}
+	for _, plan := range p.plans {
+		for _, v := range plan.verdicts {
+			if v.Keep {
+				return fmt.Errorf("%s stays: %s; nothing was forgotten", v.ID, reasons(v))
+			}
+		}
+	}
+	return p.mayForget()
+}
