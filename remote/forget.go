@@ -80,7 +80,7 @@ func (s Signers) signTombstone(t Tombstone, key SigningKey) (object []byte, err 
 // signature stays, so that its number stays taken. A crash in between leaves
 // the manifest for prune to delete.
 //
-// Forget does not look at what t is about; Tombstones and Lost do. If nobody
+// Forget does not look at what t is about; Tombstones does. If nobody
 // would accept the key's signature, nothing is put: ErrNotTrusted.
 func Forget(ctx context.Context, s Store, signers Signers, t Tombstone, key SigningKey) error {
 	if err := putTombstone(ctx, s, signers, t, key); err != nil {

@@ -329,5 +329,5 @@ func (p *purge) carryOut(ctx context.Context) error {
 	return nil
 }
 
-// times are shown as the policy sees them.
+// finished is the time that rules go by, as JSON says it.
 func finished(v retention.Verdict) string { return v.Finished.UTC().Format(time.RFC3339) }

@@ -43,9 +43,9 @@ func claim(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	object, err := m.Encode()
 	ts.Check(err)
-	at2 := remote.ManifestKey(writer, m.Seq)
-	ts.Check(store.Put(context.Background(), remote.SignatureKey(at2), key.Sign(object, remote.ManifestComment(writer, m.Seq))))
-	ts.Check(store.Put(context.Background(), at2, object))
+	place := remote.ManifestKey(writer, m.Seq)
+	ts.Check(store.Put(context.Background(), remote.SignatureKey(place), key.Sign(object, remote.ManifestComment(writer, m.Seq))))
+	ts.Check(store.Put(context.Background(), place, object))
 }
 
 // certificate KIT WRITER N fenced: signer N may back up, but forget nothing.
