@@ -19,11 +19,16 @@ import (
 // broken one stopped, and fails after Options.Attempts requests in a row that
 // brought nothing.
 func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	return s.get(ctx, key, "", off, n)
+}
+
+// get is Get for one version, or the one on top if version is "".
+func (s *Store) get(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, error) {
 	past := func(size int64) error {
 		return s.wrap(ctx, "get", key, fmt.Errorf("it has %d bytes, asked for %d from %d on: %w", size, n, off, remote.ErrCorrupt))
 	}
 	if off < 0 || n == 0 {
-		info, err := s.Stat(ctx, key)
+		info, err := s.stat(ctx, key, version, s.opts.Attempts)
 		if err != nil {
 			return nil, err
 		}
@@ -32,13 +37,13 @@ func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadClose
 		}
 		return http.NoBody, nil
 	}
-	d := &download{store: s, ctx: ctx, key: key, off: off, size: -1, end: -1, tries: s.tries(s.opts.Attempts)}
+	d := &download{store: s, ctx: ctx, key: key, version: version, off: off, size: -1, end: -1, tries: s.tries(s.opts.Attempts)}
 	if n > 0 {
 		d.end = off + n
 	}
 	err := s.retry(ctx, s.opts.Attempts, d.request)
 	if answer := (minio.ErrorResponse{}); errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		info, err := s.Stat(ctx, key)
+		info, err := s.stat(ctx, key, version, s.opts.Attempts)
 		switch {
 		case err != nil:
 			return nil, err
@@ -62,6 +67,7 @@ type download struct {
 	store    *Store
 	ctx      context.Context
 	key      string
+	version  string // "": the one on top
 	off, end int64  // what is left to read; end is -1 until it is known
 	size     int64  // of the object; -1 until it is known
 	tries    *tries // since the last byte
@@ -76,7 +82,7 @@ type download struct {
 // request asks for what is left.
 func (d *download) request() error {
 	s := d.store
-	opts := minio.GetObjectOptions{}
+	opts := minio.GetObjectOptions{VersionID: d.version}
 	ranged := d.off > 0 || d.end >= 0
 	if ranged {
 		last := ""

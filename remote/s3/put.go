@@ -55,7 +55,7 @@ func (s *Store) Put(ctx context.Context, key string, body []byte) error {
 	if err == nil {
 		err = s.confirm(ctx, key, echo, sum)
 	}
-	return s.wrap(ctx, "put", key, err)
+	return s.wrap(ctx, "put", key, s.refusedLock(err))
 }
 
 // PutWithSum is Put with a sum that may be wrong. remote.Probe uses it to see
@@ -75,6 +75,10 @@ func (s *Store) put(ctx context.Context, key string, body []byte, payload, sum r
 		DisableMultipart:     true,
 	}
 	opts.SetMatchETagExcept("*")
+	if s.lock.For > 0 {
+		r := s.lock.Retention(s.now())
+		opts.Mode, opts.RetainUntilDate = minio.RetentionMode(r.Mode), r.Until
+	}
 	answer := 2 * s.opts.Stall // a server may have to write it all to a slow disk first
 	err = s.watchedFor(ctx, answer, func(ctx context.Context, w *watch) error {
 		upload := &upload{body: bytes.NewReader(body), limit: limit{ctx, s.opts.Limit, w.pause}, progress: func(left int) {
@@ -137,7 +141,7 @@ func (s *Store) compare(ctx context.Context, key string, size int64, sum remote.
 		}
 		return fmt.Errorf("%w: an earlier attempt of this upload may have made it, but %w: %w", remote.ErrExists, errUnseen, err)
 	}
-	info, err := s.stat(ctx, key, attempts)
+	info, err := s.stat(ctx, key, "", attempts)
 	switch {
 	case err != nil:
 		return unseen(err)

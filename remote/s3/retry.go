@@ -62,7 +62,7 @@ func (s *Store) retryable(err error) bool {
 // isExplained reports whether err comes from this package, which explained
 // it, and not from minio or the network.
 func isExplained(err error) bool {
-	for _, e := range []error{remote.ErrCorrupt, remote.ErrUnsupported, remote.ErrDenied, remote.ErrExists, remote.ErrNoStore, fs.ErrNotExist} {
+	for _, e := range []error{remote.ErrCorrupt, remote.ErrUnsupported, remote.ErrDenied, remote.ErrExists, remote.ErrNoStore, remote.ErrNoLock, remote.ErrLocked, fs.ErrNotExist} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -44,6 +44,8 @@ type Store struct {
 	opts      Options
 	prefix    string         // "" or with a "/" at the end
 	jitter    func() float64 // in [0, 1)
+	lock      remote.Lock    // of what is put
+	now       func() time.Time
 
 	// noSums is set once the service stored an object of ours without
 	// recording its SHA-256, or would not say: then Put stops asking.
@@ -81,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", o.URL(), err)
 	}
-	s := &Store{core: core, transport: o.Transport, opts: o, jitter: rand.Float64}
+	s := &Store{core: core, transport: o.Transport, opts: o, jitter: rand.Float64, now: time.Now}
 	if o.Prefix != "" {
 		s.prefix = o.Prefix + "/"
 	}
@@ -141,14 +143,15 @@ func (s *Store) closeIdle() {
 // With credentials that may not list the bucket a missing object is
 // remote.ErrDenied, because the service will not say more.
 func (s *Store) Stat(ctx context.Context, key string) (remote.Info, error) {
-	return s.stat(ctx, key, s.opts.Attempts)
+	return s.stat(ctx, key, "", s.opts.Attempts)
 }
 
-func (s *Store) stat(ctx context.Context, key string, attempts int) (remote.Info, error) {
+// stat is Stat for one version, or the one on top if version is "".
+func (s *Store) stat(ctx context.Context, key, version string, attempts int) (remote.Info, error) {
 	var info minio.ObjectInfo
 	err := s.retry(ctx, attempts, func() error {
 		return s.watched(ctx, func(ctx context.Context) (err error) {
-			info, err = s.core.StatObject(ctx, s.opts.Bucket, s.prefix+key, minio.StatObjectOptions{Checksum: true})
+			info, err = s.core.StatObject(ctx, s.opts.Bucket, s.prefix+key, minio.StatObjectOptions{Checksum: true, VersionID: version})
 			if err == nil && info.Size < 0 {
 				err = fmt.Errorf("%w: no Content-Length", errAnswer)
 			}
@@ -163,7 +166,7 @@ func (s *Store) stat(ctx context.Context, key string, attempts int) (remote.Info
 }
 
 // Delete implements remote.Store. In a bucket with versions the service keeps
-// the object below a delete marker.
+// the object below a delete marker; see DeleteVersion.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	err := s.retry(ctx, s.opts.Attempts, func() error {
 		return s.watched(ctx, func(ctx context.Context) error {
@@ -242,12 +245,16 @@ func (l *listing) from(ctx context.Context) error {
 // Folders implements remote.FolderLister with a listing by delimiter, which
 // does not depend on how much is in the folders.
 func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
+	return s.folders(ctx, prefix, false)
+}
+
+func (s *Store) folders(ctx context.Context, prefix string, versions bool) ([]string, error) {
 	full := s.prefix + prefix
 	var folders []string
 	err := s.retry(ctx, s.opts.Attempts, func() error {
 		folders = nil
 		return s.watched(ctx, func(ctx context.Context) error {
-			for o := range s.core.ListObjectsIter(ctx, s.opts.Bucket, minio.ListObjectsOptions{Prefix: full}) {
+			for o := range s.core.ListObjectsIter(ctx, s.opts.Bucket, minio.ListObjectsOptions{Prefix: full, WithVersions: versions}) {
 				if o.Err != nil {
 					return o.Err
 				}

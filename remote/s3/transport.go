@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -58,10 +59,23 @@ var errNoService = errors.New("what answers is no S3 service")
 // seems to be empty is the one answer that nobody would doubt.
 type listingsOnly struct{ next http.RoundTripper }
 
+// pagesKey leads to the *atomic.Int32 in a request's context that counts the
+// pages of a listing. minio does not tell where one ends.
+type pagesKey struct{}
+
 // RoundTrip implements http.RoundTripper.
 func (t listingsOnly) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.next.RoundTrip(r)
-	if err != nil || resp.StatusCode != http.StatusOK || r.URL.Query().Get("list-type") == "" {
+	query, element := r.URL.Query(), "<ListBucketResult"
+	switch {
+	case query.Has("retention") && r.Method == http.MethodGet:
+		return renamed(resp, err)
+	case query.Has("versions"):
+		element = "<ListVersionsResult"
+	case query.Get("list-type") == "":
+		return resp, err
+	}
+	if err != nil || resp.StatusCode != http.StatusOK {
 		return resp, err
 	}
 	const room = 1 << 10 // for what XML allows before its first element
@@ -70,13 +84,31 @@ func (t listingsOnly) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, errors.Join(err, resp.Body.Close())
 	}
-	if !bytes.Contains(head, []byte("<ListBucketResult")) {
+	if !bytes.Contains(head, []byte(element)) {
 		err := fmt.Errorf("%w: it answers a listing with HTTP 200 and the content type %q", errNoService, resp.Header.Get("Content-Type"))
 		return nil, errors.Join(err, resp.Body.Close())
+	}
+	if pages, ok := r.Context().Value(pagesKey{}).(*atomic.Int32); ok {
+		pages.Add(1)
 	}
 	resp.Body = struct {
 		io.Reader
 		io.Closer
 	}{body, resp.Body}
+	return resp, nil
+}
+
+// renamed makes what versitygw answers to the question for an object's lock
+// what Amazon and minio call it.
+func renamed(resp *http.Response, err error) (*http.Response, error) {
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	const longest = 4 << 10
+	text, err := io.ReadAll(io.LimitReader(resp.Body, longest))
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(bytes.ReplaceAll(text, []byte("ObjectLockRetention"), []byte("Retention"))))
 	return resp, nil
 }

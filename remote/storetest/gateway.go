@@ -10,7 +10,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/http"
@@ -18,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +44,7 @@ type Gateway struct {
 	Roots    *x509.CertPool
 
 	binary, address, keyFile string
+	versions                 string // folder of what was deleted or written over; "" if that is gone
 	log                      string
 	process                  *exec.Cmd
 }
@@ -50,6 +54,18 @@ type Gateway struct {
 // in integration/versitygw, which takes about a minute; later ones find it in
 // the user's cache folder. With -short the test is skipped.
 func StartGateway(t testing.TB, withTLS bool) *Gateway {
+	t.Helper()
+	return startGateway(t, withTLS, false)
+}
+
+// StartLockingGateway is StartGateway with a bucket that keeps versions and
+// has object lock, but no default for it.
+func StartLockingGateway(t testing.TB) *Gateway {
+	t.Helper()
+	return startGateway(t, false, true)
+}
+
+func startGateway(t testing.TB, withTLS, locking bool) *Gateway {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: starts an S3 server")
@@ -61,6 +77,12 @@ func StartGateway(t testing.TB, withTLS bool) *Gateway {
 	}
 	for _, folder := range []string{g.Folder, filepath.Join(work, "meta"), filepath.Join(work, "users")} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if locking {
+		g.versions = filepath.Join(work, "versions")
+		if err := g.makeLocking(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -100,7 +122,11 @@ func (g *Gateway) Start(ctx context.Context) error {
 		args = append(args, "--cert", g.CertFile, "--key", g.keyFile)
 		client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: g.Roots}
 	}
-	args = append(args, "posix", "--sidecar", filepath.Join(filepath.Dir(data), "meta"), data)
+	args = append(args, "posix", "--sidecar", g.meta())
+	if g.versions != "" {
+		args = append(args, "--versioning-dir", g.versions)
+	}
+	args = append(args, data)
 	log, err := os.OpenFile(g.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -143,6 +169,91 @@ func (g *Gateway) AddUser(ctx context.Context, access, secret string) error {
 		return fmt.Errorf("make user %q: %w\n%s", access, err, out)
 	}
 	return nil
+}
+
+// meta is the folder of what the server knows about buckets and objects: a
+// file for each property.
+func (g *Gateway) meta() string { return filepath.Join(filepath.Dir(filepath.Dir(g.Folder)), "meta") }
+
+// makeLocking gives the bucket the properties that the server gives to one
+// which is made with object lock.
+func (g *Gateway) makeLocking() error {
+	properties := filepath.Join(g.meta(), g.Bucket, "meta")
+	for _, folder := range []string{g.versions, properties} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(properties, "versioning"), []byte{1}, 0o600),
+		os.WriteFile(filepath.Join(properties, "bucket-lock"), []byte(`{"Enabled":true}`), 0o600))
+}
+
+// ExpireLocks ends the locks of all objects, as if their time had come.
+func (g *Gateway) ExpireLocks(t testing.TB) {
+	t.Helper()
+	err := filepath.WalkDir(g.meta(), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "object-retention" {
+			err = os.Remove(path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// SettleTimes gives every version the time at which it was made. By itself this
+// server shows a version with the time at which it was covered, and a delete
+// marker with that of what it covers.
+func (g *Gateway) SettleTimes(t testing.TB) {
+	t.Helper()
+	settle := func(path, id string) error {
+		made, ok := versionTime(id)
+		if !ok {
+			return nil
+		}
+		return os.Chtimes(path, made, made)
+	}
+	err := filepath.WalkDir(g.versions, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		return settle(path, d.Name())
+	})
+	if err == nil {
+		err = filepath.WalkDir(g.Folder, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			key, err := filepath.Rel(g.Folder, path)
+			if err != nil {
+				return err
+			}
+			id, err := os.ReadFile(filepath.Join(g.meta(), g.Bucket, key, "meta", "version-id"))
+			if err != nil {
+				return err
+			}
+			return settle(path, string(id))
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// versionTime reads the time, to the millisecond, in a version's id: the first
+// ten of its characters in Crockford's base 32.
+func versionTime(id string) (time.Time, bool) {
+	const digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+	var ms int64
+	for i := range 10 {
+		if len(id) != 26 || !strings.Contains(digits, id[i:i+1]) {
+			return time.Time{}, false
+		}
+		ms = ms<<5 | int64(strings.IndexByte(digits, id[i]))
+	}
+	return time.UnixMilli(ms), true
 }
 
 // Stop kills the server, as a crash or a power cut does.
