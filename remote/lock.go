@@ -39,7 +39,7 @@ var ErrNoLock = errors.New("this store cannot lock objects")
 // cannot is an ErrNoLock; where the credentials do not allow to ask, the first
 // Put shows it.
 func LockPuts(ctx context.Context, s Store, l Lock) error {
-	locking, ok := s.(Locking)
+	locking, ok := offered[Locking](s)
 	if !ok {
 		return fmt.Errorf("%w: it keeps no versions", ErrNoLock)
 	}

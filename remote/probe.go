@@ -191,8 +191,15 @@ func (p *probe) wrongSum(ctx context.Context) error {
 
 func (p *probe) cleanUp(ctx context.Context) {
 	p.found.CanDelete = true
+	remove := p.store.Delete
+	if e, err := NewEraser(ctx, p.store); err == nil {
+		remove = func(ctx context.Context, key string) error {
+			_, err := e.Erase(ctx, Info{Key: key})
+			return err
+		}
+	}
 	for _, key := range p.put {
-		if err := p.store.Delete(ctx, key); err != nil {
+		if err := remove(ctx, key); err != nil {
 			p.found.CanDelete = false
 			return
 		}

@@ -82,14 +82,18 @@ var ErrLocked = errors.New("locked by the store")
 // AsVersioned returns s as a Versioned if it is one, or if it is a wrapper
 // with a method "Unwrap() Store" around one. Whether the store keeps versions
 // is KeepsVersions' answer.
-func AsVersioned(s Store) (Versioned, bool) {
+func AsVersioned(s Store) (Versioned, bool) { return offered[Versioned](s) }
+
+// offered finds what a store, or the one in a wrapper, offers beyond Store.
+func offered[T any](s Store) (T, bool) {
 	for {
-		if v, ok := s.(Versioned); ok {
+		if v, ok := s.(T); ok {
 			return v, true
 		}
 		w, ok := s.(interface{ Unwrap() Store })
 		if !ok {
-			return nil, false
+			var none T
+			return none, false
 		}
 		s = w.Unwrap()
 	}

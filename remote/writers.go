@@ -24,7 +24,7 @@ type FolderLister interface {
 // store. In a store that is no FolderLister this takes a listing of all
 // objects.
 func ListWriters(ctx context.Context, s Store) ([]string, error) {
-	if f, ok := s.(FolderLister); ok {
+	if f, ok := offered[FolderLister](s); ok {
 		return listFolders(ctx, f)
 	}
 	found := make(map[string]bool)

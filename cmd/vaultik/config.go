@@ -29,6 +29,8 @@ type config struct {
 	IdentityCommand string             `toml:"identity_command"`
 	Compression     level              `toml:"compression"`
 	LimitUpload     byteRate           `toml:"limit_upload"`
+	ObjectLock      lockTime           `toml:"object_lock"`
+	ObjectLockMode  lockMode           `toml:"object_lock_mode"`
 	CacheSize       byteCount          `toml:"cache_size"`
 	Retention       *retentionConfig   `toml:"retention"`
 	Sets            map[name]setConfig `toml:"sets"`
@@ -109,7 +111,7 @@ func parseConfig(path string, text []byte) (*config, error) {
 
 // The keys that parseConfig knows, at the top and in a set.
 var (
-	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "cache_size", "retention", "sets"}
+	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "object_lock", "object_lock_mode", "cache_size", "retention", "sets"}
 	setKeys = []string{"paths", "exclude", "exclude_file", "exclude_if_present", "exclude_larger_than", "exclude_caches", "one_file_system", "retention"}
 )
 

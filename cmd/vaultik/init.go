@@ -25,6 +25,8 @@ func (a *app) initCommand() *cli.Command {
 			&cli.StringFlag{Name: "writer", Usage: "the writer's `NAME` (default: the host's name, with a number if it is taken)"},
 			&cli.StringSliceFlag{Name: "recipient", Usage: "encrypt to this age `KEY` as well, or with --root instead; may be repeated"},
 			&cli.StringFlag{Name: "root", Usage: "the public root `KEY` of the store's other writers: this is a further machine"},
+			&cli.StringFlag{Name: "object-lock", Usage: "lock every object against deletion for `TIME`, such as 30d, in a bucket made with object lock"},
+			&cli.StringFlag{Name: "object-lock-mode", Usage: "`MODE` of the locks: compliance (default; nobody can lift them) or governance"},
 			&cli.BoolFlag{Name: "x25519", Usage: "make a classic age identity instead of a post-quantum one, for age older than 1.3"},
 		},
 		Action: func(c *cli.Context) error {

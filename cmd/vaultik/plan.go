@@ -63,6 +63,9 @@ func (a *app) planInit(c *cli.Context) (*setup, error) {
 			return nil, fmt.Errorf("--recipient, number %d of them: %w", i+1, err)
 		}
 	}
+	if err := lockOptions(c, &s.lockTime, &s.lockMode); err != nil {
+		return nil, err
+	}
 	if root := c.String("root"); root != "" {
 		if s.rootPublic, err = remote.ParsePublicKey(root); err != nil {
 			return nil, fmt.Errorf("--root: %w", err)

@@ -25,6 +25,7 @@ type reading struct {
 	id    *identity    // nil if none was given
 	own   string       // this machine's writer in the store; "" if it is none
 	seen  *remote.Seen // nil if it cannot be kept
+	past  bool         // the store is shown as it was: --as-of
 	temp  string       // folder to remove in the end; "" if there is none
 	wrong []error      // what is wrong with the store; it was told
 
@@ -35,7 +36,8 @@ type reading struct {
 func readingFlags(more ...cli.Flag) []cli.Flag {
 	return append(append(more,
 		&cli.StringFlag{Name: "identity", Usage: "recovery kit or age identity `FILE`, \"-\" for standard input (VAULTIK_IDENTITY_FILE, VAULTIK_IDENTITY)"},
-		&cli.StringFlag{Name: "root", Usage: "public root `KEY` (default: the kit's or the config's)"}), cacheFlags()...)
+		&cli.StringFlag{Name: "root", Usage: "public root `KEY` (default: the kit's or the config's)"},
+		asOfFlag()), cacheFlags()...)
 }
 
 // open gets a reading command ready. Where an identity is not needed, none is
@@ -82,10 +84,16 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
 		return nil, err
 	}
-	if err := r.needCache(); err != nil {
+	if locking, ok := r.store.(remote.Locking); ok && r.conf != nil {
+		locking.LockPuts(r.conf.lock(a.now)) // if the command puts anything
+	}
+	if err := errors.Join(a.goBack(c, r), r.needCache()); err != nil {
 		return nil, errors.Join(err, r.store.Close())
 	}
 	r.store = a.cached(r)
+	if r.past {
+		return r, nil // an older state is no rollback, and nothing to remember
+	}
 	if r.seen, err = openSeen(r.where.state); err != nil {
 		a.ui.warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
 	}

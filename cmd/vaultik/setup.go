@@ -31,6 +31,8 @@ type setup struct {
 	classic    bool
 	recipients []string
 	rootPublic remote.PublicKey
+	lockTime   lockTime
+	lockMode   lockMode
 	kit        string // path; "" on a further machine
 	kitFolder  string
 
@@ -98,6 +100,9 @@ func (s *setup) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.probe(ctx); err != nil {
+		return err
+	}
+	if err := lockUploads(ctx, s.store, lockOf(s.lockTime, s.lockMode, s.app.now)); err != nil {
 		return err
 	}
 	if err := s.keys(); err != nil {

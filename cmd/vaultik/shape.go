@@ -22,7 +22,7 @@ type shape struct {
 var kinds = map[string]unstable.Kind{
 	"store": unstable.String, "writer": unstable.String, "state_dir": unstable.String, "root_key": unstable.String,
 	"recipients": unstable.Array, "identity_command": unstable.String, "compression": unstable.String,
-	"cache_size": unstable.String,
+	"cache_size": unstable.String, "object_lock": unstable.String, "object_lock_mode": unstable.String,
 
 	"paths": unstable.Array, "exclude": unstable.Array, "exclude_file": unstable.Array, "exclude_if_present": unstable.Array,
 	"exclude_larger_than": unstable.String, "exclude_caches": unstable.Bool, "one_file_system": unstable.Bool,

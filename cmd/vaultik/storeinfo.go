@@ -22,7 +22,8 @@ func (a *app) storeCommand() *cli.Command {
 			OnUsageError: usageError,
 			Flags:        readingFlags(&cli.StringFlag{Name: "writer", Usage: "only the writer `NAME`"}),
 			Action:       a.storeInfo,
-		})
+		},
+		a.renewCommand())
 }
 
 // look is a writer with all that store info shows of it.

@@ -40,6 +40,12 @@ recipients = [
 # The rate that all uploads of a run share, in bytes per second.
 #limit_upload = "5MiB/s"
 
+# Lock every object against deletion for so long from its upload on, in a bucket
+# that was made with object lock. With compliance, the default, nobody can lift
+# a lock, with governance those can who have a special permission. Locks end:
+# run "vaultik store renew" every week.
+%s
+
 # How much of what was fetched, still encrypted, commands that read contents
 # keep in the cache folder. Without this 4GiB, and nothing of a store in a
 # folder.
@@ -78,7 +84,7 @@ paths = [
 # Leave out what is mounted below the paths.
 #one_file_system = true
 `, tomlString(s.url.String()), tomlString(s.writer), tomlString(s.where.state), tomlString(s.rootPublic.String()),
-		tomlList(s.recipients), tomlList(s.paths))
+		tomlList(s.recipients), s.lockText(), tomlList(s.paths))
 	return b.String()
 }
 

@@ -198,6 +198,9 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 		return err
 	}
 	w.closes = append(w.closes, store.Close)
+	if err := lockUploads(ctx, store, w.conf.lock(a.now)); err != nil {
+		return err
+	}
 	if err := w.checkStore(ctx, store); err != nil {
 		return err
 	}

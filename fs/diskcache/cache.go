@@ -201,6 +201,9 @@ func (c *Cache) discard(name string) {
 	}
 }
 
+// Unwrap returns the store behind the cache, for what it offers besides.
+func (c *Cache) Unwrap() remote.Store { return c.Store }
+
 // Delete implements remote.Store.
 func (c *Cache) Delete(ctx context.Context, key string) error {
 	c.Forget(key)
