@@ -127,19 +127,28 @@ func NewEraser(ctx context.Context, s Store) (*Eraser, error) {
 // KeepsVersions reports whether Erase has versions to delete.
 func (e *Eraser) KeepsVersions() bool { return e.all != nil }
 
-// Objects is Store.List, but also shows objects that lie below a delete
-// marker, and Size is what all versions of one take together: whatever uses
-// space is there. Modified is that of the newest version.
-func (e *Eraser) Objects(ctx context.Context, prefix string) iter.Seq2[Info, error] {
-	if e.all == nil {
-		return e.store.List(ctx, prefix)
-	}
-	return func(yield func(Info, error) bool) {
-		var sum Info
+// Kept is an object with all its versions.
+type Kept struct {
+	Info        // Size is that of all versions together, Modified that of the newest
+	Hidden bool // it lies below a delete marker: List does not show it
+}
+
+// Objects is Store.List for whatever uses space.
+func (e *Eraser) Objects(ctx context.Context, prefix string) iter.Seq2[Kept, error] {
+	return func(yield func(Kept, error) bool) {
+		if e.all == nil {
+			for info, err := range e.store.List(ctx, prefix) {
+				if !yield(Kept{Info: info}, err) {
+					return
+				}
+			}
+			return
+		}
+		var sum Kept
 		for v, err := range e.all.Versions(ctx, prefix) {
 			switch {
 			case err != nil:
-				yield(Info{}, err)
+				yield(Kept{}, err)
 				return
 			case v.Key == sum.Key:
 				sum.Size += v.Size
@@ -147,7 +156,7 @@ func (e *Eraser) Objects(ctx context.Context, prefix string) iter.Seq2[Info, err
 			case sum.Key != "" && !yield(sum, nil):
 				return
 			}
-			sum = v.Info
+			sum = Kept{Info: v.Info, Hidden: v.Marker}
 		}
 		if sum.Key != "" {
 			yield(sum, nil)
@@ -162,7 +171,8 @@ type Erased struct {
 	Until  time.Time // when the last lock ends; zero if nothing is locked or the store does not say
 }
 
-// Erase deletes an object that Objects yielded. What is locked stays, which
+// Erase deletes an object that Objects yielded (of object it needs the key, and
+// the size in a store without versions). What is locked stays, which
 // is no error; an object of which anything stays looks as it did before, or
 // is hidden if it was. Erasing one that is gone is no error.
 func (e *Eraser) Erase(ctx context.Context, object Info) (Erased, error) {

@@ -35,7 +35,7 @@ func overwriter(t *testing.T, g *storetest.Gateway, prefix string) func(ctx cont
 
 func TestStoreKeepsTheContractInABucketWithVersions(t *testing.T) {
 	g := storetest.StartLockingGateway(t)
-	storetest.Run(t, prefixes(g))
+	storetest.Run(t, prefixes(g), storetest.MarkersTake)
 }
 
 func TestStoreKeepsVersionsAndLocks(t *testing.T) {
@@ -47,9 +47,8 @@ func TestStoreKeepsVersionsAndLocks(t *testing.T) {
 			Store:     open(t, options(g, prefix)),
 			Overwrite: overwriter(t, g, prefix),
 			Expire:    func() { g.ExpireLocks(t) }, Settle: func() { g.SettleTimes(t) },
-			MarkersTake: true,
 		}
-	})
+	}, storetest.MarkersTake)
 }
 
 func TestABucketWithoutLockIsRefused(t *testing.T) {

@@ -33,22 +33,20 @@ type LockingStore struct {
 	// Settle, unless nil, gives versions the times that they should have: a
 	// server may not keep them.
 	Settle func()
-	// MarkersTake says that a key below a delete marker is taken, which it
-	// should not be.
-	MarkersTake bool
 }
 
 // RunVersioned checks that the stores that open returns keep the contracts of
 // remote.Versioned and remote.Locking. Every story gets a store of its own,
 // which must be empty.
-func RunVersioned(t *testing.T, open func(t *testing.T) LockingStore) {
+func RunVersioned(t *testing.T, open func(t *testing.T) LockingStore, traits ...Trait) {
+	taken := slices.Contains(traits, MarkersTake)
 	for _, story := range []struct {
 		name string
 		tell func(t *testing.T, s LockingStore)
 	}{
 		{"delete hides an object and keeps it", deleteHides},
-		{"a version is removed for good", removeVersion},
-		{"what is on top is what shows", overwritten},
+		{"a version is removed for good", func(t *testing.T, s LockingStore) { removeVersion(t, s, taken) }},
+		{"what is on top is what shows", func(t *testing.T, s LockingStore) { overwritten(t, s, taken) }},
 		{"versions are in order and by prefix", versionOrder},
 		{"versions turn their pages", versionPages},
 		{"a lock holds until its end", lockHolds},
@@ -168,7 +166,7 @@ func readVersion(ctx context.Context, s remote.Versioned, v remote.Version, off,
 	return body, errors.Join(err, r.Close())
 }
 
-func removeVersion(t *testing.T, s LockingStore) {
+func removeVersion(t *testing.T, s LockingStore, taken bool) {
 	put(t, s.Store, "ann/a", []byte("first"))
 	put(t, s.Store, "ann/ab", []byte("another"))
 	first := newest(t, s.Store, "ann/a")
@@ -186,20 +184,20 @@ func removeVersion(t *testing.T, s LockingStore) {
 	wantVersions(t, s.Store, "", "ann/ab 7 latest")
 	_, err := readVersion(t.Context(), s.Store, first, 0, -1)
 	wantError(t, "read the removed", err, fs.ErrNotExist)
-	if s.MarkersTake { // even when it is gone
+	if taken { // even when it is gone
 		return
 	}
 	put(t, s.Store, "ann/a", []byte("3"))
 	wantVersions(t, s.Store, "ann/a", "ann/a 1 latest", "ann/ab 7 latest")
 }
 
-func overwritten(t *testing.T, s LockingStore) {
+func overwritten(t *testing.T, s LockingStore, taken bool) {
 	put(t, s.Store, "ann/a", []byte("first"))
 	s.overwrite(t, "ann/a", []byte("second!"))
 	wantBody(t, s.Store, "ann/a", []byte("second!"))
 	wantVersions(t, s.Store, "", "ann/a 7 latest", "ann/a 5")
 	wantError(t, "put over it", s.Store.Put(t.Context(), "ann/a", []byte("x")), remote.ErrExists)
-	if s.MarkersTake {
+	if taken {
 		return
 	}
 	remove(t, s.Store, "ann/a")
@@ -356,6 +354,9 @@ func erase(t *testing.T, s LockingStore) {
 			t.Fatal(err)
 		}
 		sizes[o.Key] = o.Size
+		if o.Hidden != (o.Key == "ann/hidden") {
+			t.Errorf("%s is hidden: %v", o.Key, o.Hidden)
+		}
 	}
 	if diff := cmp.Diff(map[string]int64{"ann/a": 11, "ann/ab": 5, "ann/hidden": 6}, sizes); diff != "" {
 		t.Errorf("objects (-want +got):\n%s", diff)
