@@ -25,7 +25,8 @@ var (
 
 // KeepsVersions implements remote.Versioned. A bucket whose versioning was
 // suspended may hold versions, so it counts. A service that does not know what
-// versions are keeps none.
+// versions are keeps none. Where the credentials do not allow to ask, an object
+// tells whether it is a version.
 func (s *Store) KeepsVersions(ctx context.Context) (bool, error) {
 	var c minio.BucketVersioningConfiguration
 	err := s.retry(ctx, s.opts.Attempts, func() error {
@@ -34,10 +35,31 @@ func (s *Store) KeepsVersions(ctx context.Context) (bool, error) {
 			return err
 		})
 	})
-	if status(err) == http.StatusNotImplemented {
+	switch status(err) {
+	case http.StatusNotImplemented:
 		return false, nil
+	case http.StatusForbidden:
+		return s.showsVersion(ctx)
 	}
 	return c.Enabled() || c.Suspended(), s.wrap(ctx, "ask for the versioning of", "", err)
+}
+
+// showsVersion looks whether the first object that is there is a version.
+func (s *Store) showsVersion(ctx context.Context) (bool, error) {
+	for o, err := range s.List(ctx, "") {
+		if err != nil {
+			return false, err
+		}
+		var info minio.ObjectInfo
+		err := s.retry(ctx, s.opts.Attempts, func() error {
+			return s.watched(ctx, func(ctx context.Context) (err error) {
+				info, err = s.core.StatObject(ctx, s.opts.Bucket, s.prefix+o.Key, minio.StatObjectOptions{})
+				return err
+			})
+		})
+		return info.VersionID != "", s.wrap(ctx, "stat", o.Key, err)
+	}
+	return false, nil
 }
 
 // status is that of an answer which err is, or 0.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -71,3 +73,61 @@ func TestABucketWithoutLockIsRefused(t *testing.T) {
 }
 
 var _ remote.Locking = (*s3.Store)(nil)
+
+// forbidding answers requests with a certain query parameter as a policy does
+// that does not permit them.
+type forbidding struct{ parameter string }
+
+func (f forbidding) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !r.URL.Query().Has(f.parameter) {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	return &http.Response{
+		StatusCode: http.StatusForbidden, Request: r, Header: http.Header{"Content-Type": {"application/xml"}},
+		Body: io.NopCloser(strings.NewReader("<Error><Code>AccessDenied</Code><Message>no</Message></Error>")),
+	}, nil
+}
+
+func TestCredentialsThatMayNotAskForVersioningSeeItInAnObject(t *testing.T) {
+	for _, c := range []struct {
+		gateway *storetest.Gateway
+		keeps   bool
+	}{{storetest.StartGateway(t, false), false}, {storetest.StartLockingGateway(t), true}} {
+		o := options(c.gateway, "")
+		o.Transport = forbidding{"versioning"}
+		s := open(t, o)
+		if keeps, err := s.KeepsVersions(t.Context()); keeps || err != nil {
+			t.Errorf("an empty store keeps versions: %v, %v", keeps, err)
+		}
+		if err := s.Put(t.Context(), "ann/a", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if keeps, err := s.KeepsVersions(t.Context()); keeps != c.keeps || err != nil {
+			t.Errorf("it keeps versions: %v, %v; want %v", keeps, err, c.keeps)
+		}
+	}
+}
+
+func TestCredentialsThatMayNotAskForTheLockFindOut(t *testing.T) {
+	g := storetest.StartLockingGateway(t)
+	o := options(g, "")
+	o.Transport = forbidding{"object-lock"}
+	s := open(t, o)
+	if err := s.CheckLock(t.Context()); !errors.Is(err, remote.ErrDenied) {
+		t.Errorf("asked: %v, want %v", err, remote.ErrDenied)
+	}
+	if err := remote.LockPuts(t.Context(), s, remote.Lock{Mode: remote.Governance, For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(t.Context(), "ann/a", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for v, err := range s.Versions(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := s.Retention(t.Context(), v.Key, v.ID); r.Mode != remote.Governance || err != nil {
+			t.Errorf("locked %+v, %v", r, err)
+		}
+	}
+}
