@@ -84,7 +84,7 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
 		return nil, err
 	}
-	if locking, ok := r.store.(remote.Locking); ok && r.conf != nil {
+	if locking, ok := r.store.(remote.Locking); ok && r.conf != nil && r.conf.Store != nil && r.conf.Store.String() == r.url.String() {
 		locking.LockPuts(r.conf.lock(a.now)) // if the command puts anything
 	}
 	if err := errors.Join(a.goBack(c, r), r.needCache()); err != nil {
