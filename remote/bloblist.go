@@ -29,7 +29,7 @@ func EncodeList(objects []Object) (object []byte, plainSize int64) {
 }
 
 func appendListLine(text []byte, o Object) []byte {
-	text = append(text, o.Seq.String()...)
+	text = o.Seq.append(text)
 	text = append(text, ' ')
 	text = hex.AppendEncode(text, o.SHA256[:])
 	text = append(text, ' ')
@@ -40,23 +40,31 @@ func appendListLine(text []byte, o Object) []byte {
 // DecodeList reads a blob list that has plainSize bytes of text. Errors wrap
 // ErrUnsupported where the list is of another version, else ErrCorrupt.
 func DecodeList(object []byte, plainSize int64) ([]Object, error) {
-	corrupt := func(format string, args ...any) ([]Object, error) {
-		return nil, fmt.Errorf("blob list: %w: "+format, append([]any{ErrCorrupt}, args...)...)
-	}
 	if len(object) > MaxList || plainSize < 0 || plainSize > MaxList {
-		return corrupt("%d bytes, %d of text, more than the limit of %d", len(object), plainSize, MaxList)
+		return nil, fmt.Errorf("blob list: %w: %d bytes, %d of text, more than the limit of %d", ErrCorrupt, len(object), plainSize, MaxList)
 	}
-	text, err := decompress(object, plainSize)
+	var objects []Object
+	err := decompress(object, plainSize, func(text []byte) (err error) {
+		if int64(len(text)) != plainSize {
+			return fmt.Errorf("%w: %d bytes of text instead of %d", ErrCorrupt, len(text), plainSize)
+		}
+		objects, err = parseList(text)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("blob list: %w", err)
 	}
-	if int64(len(text)) != plainSize {
-		return corrupt("%d bytes of text instead of %d", len(text), plainSize)
+	return objects, nil
+}
+
+func parseList(text []byte) ([]Object, error) {
+	corrupt := func(format string, args ...any) ([]Object, error) {
+		return nil, fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
 	}
 	if !bytes.HasPrefix(text, []byte(listHeader)) {
 		first, _, _ := bytes.Cut(text[:min(len(text), 64)], []byte("\n"))
 		if bytes.HasPrefix(first, []byte("vaultik blobs ")) {
-			return nil, fmt.Errorf("blob list: %w: its first line is %q; use a newer version", ErrUnsupported, first)
+			return nil, fmt.Errorf("%w: its first line is %q; use a newer version", ErrUnsupported, first)
 		}
 		return corrupt("its first line is %q", first)
 	}

@@ -110,6 +110,19 @@ const fetches = 16
 // it deletes the manifest, so whatever a purge at work hides from the first
 // look the second one explains.
 func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*WriterState, error) {
+	return readWriter(ctx, s, root, writer, MetadataPrefix(writer), func(Info) {})
+}
+
+// Survey is ReadWriter with a listing of all that the writer has: found is
+// called for every object of it, one after the other and in the order of keys.
+// Manifests are read while the listing comes in, so what a manifest names may
+// not be listed though it is there: it was put meanwhile. Of a writer without a
+// certified signer nothing is listed.
+func Survey(ctx context.Context, s Store, root PublicKey, writer string, found func(Info)) (*WriterState, error) {
+	return readWriter(ctx, s, root, writer, WriterPrefix(writer), found)
+}
+
+func readWriter(ctx context.Context, s Store, root PublicKey, writer, listing string, found func(Info)) (*WriterState, error) {
 	w := &WriterState{Writer: writer}
 	var err error
 	if w.Signers, err = LoadSigners(ctx, s, root, writer); err != nil {
@@ -120,7 +133,7 @@ func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*W
 		return w, nil
 	}
 	c := chain{writer: writer, manifests: make(map[Seq]Verified), broken: make(map[Seq]error), tombstones: make(map[Seq]Tombstone)}
-	if err := c.readManifests(ctx, s, w.Signers); err != nil {
+	if err := c.readManifests(ctx, s, w.Signers, listing, found); err != nil {
 		return nil, err
 	}
 	if err := c.readTombstones(ctx, s, w.Signers); err != nil {
@@ -145,86 +158,74 @@ func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*W
 	return w, nil
 }
 
-// listed returns the sizes of the objects of one kind, by seq.
-func listed(ctx context.Context, s Store, prefix string, kind Kind) (map[Seq]int64, error) {
-	sizes := make(map[Seq]int64)
-	for info, err := range s.List(ctx, prefix) {
+// each calls read for every object of one kind, several at a time and while
+// the listing still comes in.
+func each(ctx context.Context, s Store, prefix string, kind Kind, found func(Info), read func(ctx context.Context, seq Seq, size int64) error) error {
+	g, group := errgroup.WithContext(ctx)
+	g.SetLimit(fetches)
+	var failed error
+	for info, err := range s.List(group, prefix) {
 		if err != nil {
-			return nil, fmt.Errorf("list %q: %w", prefix, err)
+			failed = fmt.Errorf("list %q: %w", prefix, err)
+			break
 		}
+		found(info)
 		if k, err := ParseKey(info.Key); err == nil && k.Kind == kind && !k.Signature {
-			sizes[k.Seq] = info.Size
+			g.Go(func() error { return read(group, k.Seq, info.Size) })
 		}
 	}
-	return sizes, nil
+	// If a read failed, the listing was only told to end.
+	return cmp.Or(g.Wait(), failed)
 }
 
-func (c *chain) readManifests(ctx context.Context, s Store, signers Signers) error {
-	sizes, err := listed(ctx, s, MetadataPrefix(c.writer), KindManifest)
-	if err != nil {
-		return err
-	}
+func (c *chain) readManifests(ctx context.Context, s Store, signers Signers, listing string, found func(Info)) error {
 	// Whoever may write to the store can make an unsigned "manifest" as big
 	// as the limit. One such fits into memory, sixteen at once need not.
 	memory := semaphore.NewWeighted(MaxManifest)
 	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fetches)
-	for seq, size := range sizes {
+	return each(ctx, s, listing, KindManifest, found, func(ctx context.Context, seq Seq, size int64) error {
 		if size > MaxManifest {
 			mu.Lock()
-			c.broken[seq] = fmt.Errorf("%w: it has %d bytes, more than the limit of %d", ErrCorrupt, size, MaxManifest)
-			mu.Unlock()
-			continue
-		}
-		g.Go(func() error {
-			if err := memory.Acquire(ctx, size); err != nil {
-				return err
-			}
-			defer memory.Release(size)
-			v, err := readManifest(ctx, s, signers, seq, size)
-			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case errors.Is(err, fs.ErrNotExist): // gone since the listing: a tombstone explains it, or nothing does
-			case err != nil && isFinding(err):
-				c.broken[seq] = err
-			case err != nil:
-				return err
-			default:
-				c.manifests[seq] = *v
-			}
+			c.broken[seq] = fmt.Errorf("%w: it has %d bytes, more than the limit of %d", ErrCorrupt, size, MaxManifest)
 			return nil
-		})
-	}
-	return g.Wait()
+		}
+		if err := memory.Acquire(ctx, size); err != nil {
+			return err
+		}
+		defer memory.Release(size)
+		v, err := readManifest(ctx, s, signers, seq, size)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // gone since the listing: a tombstone explains it, or nothing does
+		case err != nil && isFinding(err):
+			c.broken[seq] = err
+		case err != nil:
+			return err
+		default:
+			c.manifests[seq] = *v
+		}
+		return nil
+	})
 }
 
 func (c *chain) readTombstones(ctx context.Context, s Store, signers Signers) error {
-	sizes, err := listed(ctx, s, ForgottenPrefix(c.writer), KindTombstone)
-	if err != nil {
-		return err
-	}
 	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fetches)
-	for seq := range sizes {
-		g.Go(func() error {
-			t, err := readTombstone(ctx, s, signers, seq)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err != nil && isFinding(err):
-				c.problem(TombstoneKey(c.writer, seq), err, false)
-			case err != nil:
-				return err
-			default:
-				c.tombstones[seq] = *t
-			}
-			return nil
-		})
-	}
-	return g.Wait()
+	return each(ctx, s, ForgottenPrefix(c.writer), KindTombstone, func(Info) {}, func(ctx context.Context, seq Seq, _ int64) error {
+		t, err := readTombstone(ctx, s, signers, seq)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil && isFinding(err):
+			c.problem(TombstoneKey(c.writer, seq), err, false)
+		case err != nil:
+			return err
+		default:
+			c.tombstones[seq] = *t
+		}
+		return nil
+	})
 }
 
 func readTombstone(ctx context.Context, s Store, signers Signers, seq Seq) (*Tombstone, error) {

@@ -1,12 +1,17 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 )
+
+// presize is how much memory is made ready for an object at most, before its
+// bytes come. Callers that know a size give it as the limit.
+const presize = 128 << 10
 
 // get reads a whole object of at most limit bytes. A longer one is ErrCorrupt,
 // which the caller must complete with the key, a missing one fs.ErrNotExist.
@@ -15,14 +20,15 @@ func get(ctx context.Context, s Store, key string, limit int64) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	object, err := io.ReadAll(io.LimitReader(r, limit+1))
+	object := bytes.NewBuffer(make([]byte, 0, min(limit+1+bytes.MinRead, presize)))
+	_, err = object.ReadFrom(io.LimitReader(r, limit+1))
 	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, fmt.Errorf("read %q: %w", key, err)
 	}
-	if int64(len(object)) > limit {
+	if int64(object.Len()) > limit {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrCorrupt, limit)
 	}
-	return object, nil
+	return object.Bytes(), nil
 }
 
 // isFinding tells an error that says something about the stored objects from

@@ -19,10 +19,25 @@ func ParseHash(s string) (Hash, error) {
 	if len(s) != hex.EncodedLen(len(h)) {
 		return Hash{}, fmt.Errorf("%q is not a SHA-256: it has %d characters instead of %d", s, len(s), hex.EncodedLen(len(h)))
 	}
-	if _, err := hex.Decode(h[:], []byte(s)); err != nil || h.String() != s {
+	var text [2 * len(h)]byte // on the stack: a large store has millions of them
+	copy(text[:], s)
+	if !h.decode(text[:]) {
 		return Hash{}, fmt.Errorf("%q is not a SHA-256 in lower-case hexadecimal digits", s)
 	}
 	return h, nil
+}
+
+// decode reads as many hexadecimal digits as a Hash has, lower case only.
+func (h *Hash) decode(digits []byte) bool {
+	if _, err := hex.Decode(h[:], digits); err != nil {
+		return false
+	}
+	for _, c := range digits {
+		if c >= 'A' && c <= 'F' {
+			return false
+		}
+	}
+	return true
 }
 
 // String returns 64 lower-case hexadecimal digits.
@@ -32,14 +47,17 @@ func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 func (h Hash) IsZero() bool { return h == Hash{} }
 
 // MarshalText makes a Hash a hexadecimal string in JSON.
-func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+func (h Hash) MarshalText() ([]byte, error) {
+	return hex.AppendEncode(make([]byte, 0, 2*len(h)), h[:]), nil
+}
 
 // UnmarshalText is the strict inverse of MarshalText.
 func (h *Hash) UnmarshalText(text []byte) error {
-	parsed, err := ParseHash(string(text))
-	if err != nil {
-		return err
+	var parsed Hash
+	if len(text) == 2*len(parsed) && parsed.decode(text) {
+		*h = parsed
+		return nil
 	}
-	*h = parsed
-	return nil
+	_, err := ParseHash(string(text))
+	return err
 }

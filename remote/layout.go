@@ -14,12 +14,23 @@ type Seq uint64
 const MaxSeq Seq = 9_999_999_999
 
 // String returns ten digits.
-func (s Seq) String() string { return fmt.Sprintf("%010d", uint64(s)) }
+func (s Seq) String() string { return string(s.append(make([]byte, 0, seqDigits))) }
+
+// seqDigits is how many digits a Seq has in keys and lists.
+const seqDigits = 10
+
+// append writes the ten digits, or more for what is no valid Seq.
+func (s Seq) append(b []byte) []byte {
+	for limit := Seq(1_000_000_000); limit > 1 && s < limit; limit /= 10 {
+		b = append(b, '0')
+	}
+	return strconv.AppendUint(b, uint64(s), 10)
+}
 
 // ParseSeq reads ten digits that are not all zero, and nothing else.
 func ParseSeq(s string) (Seq, error) {
 	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil || n == 0 || Seq(n).String() != s || Seq(n) > MaxSeq {
+	if err != nil || n == 0 || len(s) != seqDigits {
 		return 0, fmt.Errorf("%q is not the number of a run: ten digits, from 0000000001 on", s)
 	}
 	return Seq(n), nil

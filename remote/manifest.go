@@ -151,21 +151,33 @@ func DecodeManifest(object []byte) (*Manifest, error) {
 	if len(object) > MaxManifest {
 		return nil, fmt.Errorf("%w: manifest of %d bytes, more than the limit of %d", ErrCorrupt, len(object), MaxManifest)
 	}
-	plain, err := decompress(object, MaxManifest)
+	var m *Manifest
+	err := decompress(object, MaxManifest, func(plain []byte) (err error) {
+		m, err = decodeManifest(plain)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
-	if err := checkFormat(plain); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
-	}
-	m := new(Manifest)
-	if err := strict(plain, m, func() []byte { return m.plain() }); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
-	}
-	if err := m.validate(); err != nil {
-		return nil, fmt.Errorf("manifest: %w: %w", ErrCorrupt, err)
-	}
 	return m, nil
+}
+
+// decode reads a JSON object into v, whose encoding and rules the functions
+// are. What is of another format or requires something may look quite
+// different, so that nothing else is said about it; what keeps all the rules
+// is of this format and requires nothing.
+func decode(plain []byte, v any, again func() []byte, validate func() error) error {
+	err := strict(plain, v, again)
+	if err == nil {
+		if err = validate(); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if other := checkFormat(plain); other != nil {
+		return other
+	}
+	return err
 }
 
 // canonical returns the one encoding of v: fields in the order of the struct,

@@ -51,15 +51,9 @@ func DecodeTombstone(object []byte) (*Tombstone, error) {
 	if len(object) > MaxTombstone {
 		return nil, fmt.Errorf("tombstone: %w: %d bytes, more than the limit of %d", ErrCorrupt, len(object), MaxTombstone)
 	}
-	if err := checkFormat(object); err != nil {
-		return nil, fmt.Errorf("tombstone: %w", err)
-	}
 	t := new(Tombstone)
-	if err := strict(object, t, func() []byte { return canonical(t) }); err != nil {
+	if err := decode(object, t, func() []byte { return canonical(t) }, t.validate); err != nil {
 		return nil, fmt.Errorf("tombstone: %w", err)
-	}
-	if err := t.validate(); err != nil {
-		return nil, fmt.Errorf("tombstone: %w: %w", ErrCorrupt, err)
 	}
 	return t, nil
 }

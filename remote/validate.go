@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -139,7 +140,10 @@ func (l ObjectList) validate(seq Seq) error {
 
 // CompareNames orders objects by seq, then hash, as manifests list them.
 func CompareNames(a, b Name) int {
-	return cmp.Or(cmp.Compare(a.Seq, b.Seq), slices.Compare(a.SHA256[:], b.SHA256[:]))
+	if a.Seq != b.Seq {
+		return cmp.Compare(a.Seq, b.Seq)
+	}
+	return bytes.Compare(a.SHA256[:], b.SHA256[:])
 }
 
 func checkSorted[T any](s []T, name func(T) Name) error {
