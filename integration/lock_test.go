@@ -150,3 +150,36 @@ func TestABucketWithoutObjectLockIsRefused(t *testing.T) {
 	m.fails(1, []string{"store", "renew"}, "this store cannot lock objects")
 	m.fails(1, []string{"snapshot", "list", "--as-of", "1d"}, "keeps no versions")
 }
+
+// Deleting for good waits for the locks, and then takes what an earlier
+// deletion only hid as well.
+func TestPruneFreesWhatIsNoLongerLocked(t *testing.T) {
+	m, g, thief := locked(t)
+	src := filepath.Join(m.dir, "source")
+	random(t, filepath.Join(src, "file"), 100_000)
+	m.run("init", "--store", m.store, "--kit", m.kit(), "--writer", "tester", "--object-lock", "30d", src)
+	m.backup()
+	needed := len(versions(t, thief))
+	// What an interrupted run left under a number that was used up since.
+	must(t, remote.LockPuts(t.Context(), thief, remote.Lock{Mode: remote.Compliance, For: 48 * time.Hour}))
+	for _, body := range []string{"shown", "hidden"} {
+		must(t, thief.Put(t.Context(), remote.BlobKey("tester", 1, remote.Sum([]byte(body))), []byte(body)))
+	}
+	must(t, thief.Delete(t.Context(), remote.BlobKey("tester", 1, remote.Sum([]byte("hidden")))))
+
+	if out := m.run("prune"); !strings.Contains(out, "nothing can be freed yet") || !strings.Contains(out, "stays: 11 B, 2 objects, that the store has locked, the last until 20") {
+		t.Errorf("while all is locked prune says\n%s", out)
+	}
+	if n := len(versions(t, thief)); n != needed+2 {
+		t.Errorf("%d versions, want %d", n, needed+2)
+	}
+	g.ExpireLocks(t)
+	if out := m.run("prune"); !strings.Contains(out, "freed 11 B in 2 blobs") {
+		t.Errorf("after their time prune says\n%s", out)
+	}
+	all, err := storetest.Versions(t.Context(), thief, "tester/")
+	if err != nil || len(all) != needed {
+		t.Errorf("left are %q, %v; want %d", all, err, needed)
+	}
+	m.run("restore", "--identity", m.kit(), "latest:"+src, filepath.Join(m.dir, "restored"))
+}

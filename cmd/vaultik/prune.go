@@ -153,7 +153,10 @@ func (p *pruning) writer(ctx context.Context, name string) error {
 func (p *pruning) watch(plan *prune.Plan) func(prune.Object, error) {
 	var done prune.Count
 	return func(o prune.Object, err error) {
-		if err != nil {
+		switch {
+		case errors.Is(err, remote.ErrLocked):
+			return // counted
+		case err != nil:
 			if p.ui.verbose {
 				p.ui.warn("%v", err)
 			}
@@ -196,10 +199,19 @@ func (p *pruning) show(plan *prune.Plan, freed prune.Freed) {
 			kinds = append(kinds, plural(k.count.Objects, k.one, k.many))
 		}
 	}
-	if len(kinds) == 0 {
+	if len(kinds) == 0 && freed.Locked.Objects > 0 {
+		p.ui.say("%s: nothing can be freed yet", plan.Writer)
+	} else if len(kinds) == 0 {
 		p.ui.say("%s: nothing to free", plan.Writer)
 	} else {
 		p.ui.say("%s: %s %s in %s", plan.Writer, p.verb("freed", "would free"), size(freed.Total().Bytes), strings.Join(kinds, ", "))
+	}
+	if l := freed.Locked; l.Objects > 0 {
+		until := "the store does not say until when"
+		if end := freed.Last.Until; !end.IsZero() {
+			until = "the last until " + when(end)
+		}
+		p.ui.say("  stays: %s, %s, that the store has locked, %s; a later prune frees them", size(l.Bytes), plural(l.Objects, "object", "objects"), until)
 	}
 	snapshots := plural(int64(plan.Snapshots), "snapshot", "snapshots")
 	for _, s := range []struct {
@@ -244,6 +256,7 @@ type staysLine struct {
 	Pinned   countLine `json:"pinned"`
 	Metadata countLine `json:"metadata"`
 	Newer    countLine `json:"newer"`
+	Locked   countLine `json:"locked"` // garbage that cannot be deleted yet; known when it was tried
 	Strays   countLine `json:"strays"`
 }
 
@@ -257,7 +270,7 @@ func lineOfPlan(p *prune.Plan, f prune.Freed, dry bool) planLine {
 	line := planLine{
 		Type: "prune", Writer: p.Writer, DryRun: dry, Newest: p.Newest, Snapshots: p.Snapshots, Forgotten: p.Forgotten,
 		Freed: freedLine{countLine(f.Blobs), countLine(f.Dumps), countLine(f.Lists), countLine(f.Manifests)},
-		Stays: staysLine{countLine(s.Blobs), countLine(s.Pinned), countLine(s.Metadata), countLine(s.Newer), countLine(s.Strays)},
+		Stays: staysLine{countLine(s.Blobs), countLine(s.Pinned), countLine(s.Metadata), countLine(s.Newer), countLine(f.Locked), countLine(s.Strays)},
 		Lost:  p.Lost,
 	}
 	if p.Stopped != nil {

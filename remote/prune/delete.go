@@ -25,17 +25,23 @@ func (o Object) Key(writer string) string {
 // it met, one call at a time. What cannot be deleted is left and the rest goes
 // on, until ctx ends or the store is gone. It returns what was deleted, also
 // with an error; a store that was left in between is as valid as one before or
-// after.
+// after. Where the store keeps versions, these are deleted. Those that are
+// locked stay: an object of which any does is Freed.Locked, and told with
+// remote.ErrLocked; a later prune finds it again.
 func (p *Plan) Delete(ctx context.Context, s remote.Store, told func(Object, error)) (Freed, error) {
-	d := &deletion{plan: p, store: s, told: told}
+	d := &deletion{plan: p, told: told}
 	if p.Stopped != nil {
 		return d.freed, fmt.Errorf("nothing of writer %q may be deleted: %w", p.Writer, p.Stopped)
+	}
+	var err error
+	if d.eraser, err = remote.NewEraser(ctx, s); err != nil {
+		return d.freed, err
 	}
 	manifests := 0
 	for manifests < len(p.Garbage) && p.Garbage[manifests].Kind == remote.KindManifest {
 		manifests++
 	}
-	err := d.all(ctx, p.Garbage[:manifests])
+	err = d.all(ctx, p.Garbage[:manifests])
 	if err == nil {
 		err = d.all(ctx, p.Garbage[manifests:])
 	}
@@ -50,9 +56,9 @@ func (p *Plan) Delete(ctx context.Context, s remote.Store, told func(Object, err
 }
 
 type deletion struct {
-	plan  *Plan
-	store remote.Store
-	told  func(Object, error)
+	plan   *Plan
+	eraser *remote.Eraser
+	told   func(Object, error)
 
 	mu     sync.Mutex
 	freed  Freed
@@ -73,10 +79,16 @@ func (d *deletion) all(ctx context.Context, objects []Object) error {
 				return group.Err() // while it waited for its turn
 			}
 			key := o.Key(d.plan.Writer)
-			err := remove(group, d.store, key)
+			// The one place where anything is deleted.
+			erased, err := d.eraser.Erase(group, remote.Info{Key: key, Size: o.Bytes})
+			if err == nil && erased.Locked > 0 {
+				d.locked(erased)
+				err = remote.ErrLocked
+			}
 			if err != nil {
 				err = fmt.Errorf("delete %q: %w", key, err)
 			}
+			o.Bytes = erased.Freed // of all versions
 			return d.done(group, o, err)
 		})
 	}
@@ -92,6 +104,7 @@ func (d *deletion) done(ctx context.Context, o Object, err error) error {
 	switch {
 	case err == nil:
 		d.freed.add(o)
+	case errors.Is(err, remote.ErrLocked):
 	case ctx.Err() != nil:
 		return ctx.Err() // it says nothing about the object
 	case errors.Is(err, remote.ErrNoStore):
@@ -108,5 +121,11 @@ func (d *deletion) done(ctx context.Context, o Object, err error) error {
 	return nil
 }
 
-// remove is the one place where anything is deleted.
-func remove(ctx context.Context, s remote.Store, key string) error { return s.Delete(ctx, key) }
+func (d *deletion) locked(e remote.Erased) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.freed.Locked.add(e.Locked)
+	if e.Until.After(d.freed.Last.Until) {
+		d.freed.Last = e
+	}
+}

@@ -74,7 +74,11 @@ type Stays struct {
 }
 
 // Freed is what was deleted, or would be.
-type Freed struct{ Blobs, Dumps, Lists, Manifests Count }
+type Freed struct {
+	Blobs, Dumps, Lists, Manifests Count
+	Locked                         Count         // garbage that the store does not let go yet, known when it was tried
+	Last                           remote.Erased // of it the object whose lock ends last; for people
+}
 
 // Total adds all kinds up.
 func (f Freed) Total() Count { return f.Blobs.Plus(f.Dumps).Plus(f.Lists).Plus(f.Manifests) }
@@ -140,6 +144,9 @@ func Look(ctx context.Context, o Options, writer string) (*Plan, error) {
 		return nil, err
 	}
 	p.sort(all, w, k)
+	if err := p.addHidden(ctx, o.Store, w, k); err != nil {
+		return nil, err
+	}
 	if err := p.findMissing(ctx, o.Store, w, k); err != nil {
 		return nil, err
 	}
