@@ -117,7 +117,10 @@ func (r *Run) DropBase(ctx context.Context, set string) error {
 	return r.write(ctx, "drop a base dump", func(x *Index) error {
 		_, _, err := x.exec("DELETE FROM bases WHERE set_id = (SELECT id FROM sets WHERE name = ?)", set)
 		r.references = nil
-		return err
+		if err != nil {
+			return err
+		}
+		return x.soil()
 	})
 }
 
@@ -129,6 +132,15 @@ func (r *Run) setBase(f *references, c Commit) error {
 		return err
 	}
 	rows, err := f.dumpedRows.encode()
+	if err != nil {
+		return err
+	}
+	// What only the base before has may be kept by nothing else any more.
+	var outlived bool
+	_, err = r.x.row("SELECT EXISTS (SELECT 1 FROM bases b JOIN forgotten f ON f.seq = b.run WHERE b.set_id = ?)", []any{r.set}, &outlived)
+	if err == nil && outlived {
+		err = r.x.soil()
+	}
 	if err != nil {
 		return err
 	}

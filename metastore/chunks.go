@@ -41,7 +41,7 @@ type BlobRef struct {
 
 // Chunk finds or makes the row of a chunk. stored tells that it need not be
 // uploaded: a blob that the index counts on holds it, encrypted to exactly
-// this run's recipients.
+// this run's recipients unless the run is spread, and not retired.
 func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, stored bool, err error) {
 	if size <= 0 {
 		return 0, false, fmt.Errorf("a chunk cannot have %d bytes", size)
@@ -59,9 +59,9 @@ func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, s
 			found := false
 			if !unknown {
 				found, err = x.row(`SELECT c.id, c.size, EXISTS (
-				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.recipients = ?1)
+				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.retired IS NULL AND (b.recipients = ?1 OR ?4))
 				FROM prefixes p JOIN chunks c ON c.id = p.chunk WHERE p.prefix = ?2 AND c.hash = ?3`,
-					[]any{r.recipients[:], prefixOf(hash), hash[:]}, &id, &known, &stored)
+					[]any{r.recipients[:], prefixOf(hash), hash[:], r.spread}, &id, &known, &stored)
 				if err != nil {
 					return err
 				}

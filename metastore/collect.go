@@ -11,18 +11,23 @@ type collection struct {
 	open       bitset // contents of the other open versions: of other sets, and below gaps
 	openChunks bitset // and their chunks
 	located    bitset // chunks for which there is a blob that the run's recipients can read
-	ended      map[int64]bool
+	sets       map[int64]bool
+	then       liveBlobs // those among which the base chose, as they were then
 }
 
 // found is what one reader has found.
 type found struct {
 	dumpedRows
 	open, openChunks, located, moved, pinned bitset
+	moving                                   moving
 	totals                                   Totals
 }
 
 func (c *collection) collect(ctx context.Context) error {
-	if err := c.endedBlobs(ctx); err != nil {
+	if err := c.openSets(ctx); err != nil {
+		return err
+	}
+	if err := c.blobsThen(ctx); err != nil {
 		return err
 	}
 	for _, step := range []struct {
@@ -56,6 +61,7 @@ func (c *collection) merge(f *found) {
 	c.located.merge(f.located)
 	c.moved.merge(f.moved)
 	c.pinned.merge(f.pinned)
+	c.moving.merge(f.moving)
 	c.totals.Xattrs += f.totals.Xattrs
 	c.totals.Bytes = addBytes(c.totals.Bytes, f.totals.Bytes)
 	c.totals.FileChunks += f.totals.FileChunks
@@ -65,16 +71,17 @@ func (c *collection) merge(f *found) {
 // files finds what the snapshot shows, and the contents of all other open
 // versions.
 func (c *collection) files(ctx context.Context, f *found, s *snapshotReader, k keys) error {
-	return s.each(ctx, `SELECT id, set_id = ?3 OR gap, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
-		WHERE id > ?1 AND id <= ?2 AND (end_run IS NULL OR gap AND first_run = ?4)`,
-		[]any{k.after, k.upTo, c.run.set, c.run.seq}, func(scan func(...any) error) error {
-			var ours, gap bool
-			var id, path, volume, content, size, xattrs int64
-			if err := scan(&id, &ours, &path, &gap, &volume, &content, &size, &xattrs); err != nil {
+	return s.each(ctx, `SELECT id, set_id, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
+		WHERE id > ?1 AND id <= ?2 AND (end_run IS NULL OR gap AND first_run = ?3)`,
+		[]any{k.after, k.upTo, c.run.seq}, func(scan func(...any) error) error {
+			var gap bool
+			var id, set, path, volume, content, size, xattrs int64
+			if err := scan(&id, &set, &path, &gap, &volume, &content, &size, &xattrs); err != nil {
 				return err
 			}
 			switch {
-			case ours && c.shows(path, gap):
+			case !c.sets[set]:
+			case set == c.run.set && c.shows(path, gap):
 				f.files.add(id)
 				f.paths.add(path)
 				f.volumes.add(volume)
@@ -113,46 +120,47 @@ func (c *collection) fileChunks(ctx context.Context, f *found, s *snapshotReader
 
 // blobChunks chooses for every chunk the blob to read it from.
 func (c *collection) blobChunks(ctx context.Context, f *found, s *snapshotReader, k keys) error {
-	var at int64
+	var at, size int64
 	var best, before *liveBlob
 	choose := func() {
-		if c.base != nil && before != best && c.base.chunks.has(at) && c.chunks.has(at) {
+		if c.base != nil && !before.same(best) && c.base.chunks.has(at) && c.chunks.has(at) {
 			f.moved.add(at)
 		}
 		if best == nil {
 			return
 		}
-		if best.current {
+		if best.current || c.run.spread {
 			f.located.add(at)
 		}
 		if c.chunks.has(at) {
 			f.totals.BlobChunks++
 			f.blobs.add(best.id)
+			if c.run.moves(best) {
+				f.moving.add(best.id, size)
+			}
 		}
 		if c.openChunks.has(at) {
 			f.pinned.add(best.id)
 		}
 	}
-	err := s.each(ctx, "SELECT chunk, blob FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
+	err := s.each(ctx, "SELECT chunk, blob, length FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
 		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
-			var chunk, blob int64
-			if err := scan(&chunk, &blob); err != nil {
+			var chunk, blob, length int64
+			if err := scan(&chunk, &blob, &length); err != nil {
 				return err
 			}
 			if chunk != at {
 				choose()
 				at, best, before = chunk, nil, nil
 			}
+			size = length
 			b := c.liveBlobs[blob]
 			if b.better(best) {
 				best = b
 			}
 			// A base is encrypted as this run is, so it chose by the same rule.
 			if c.base != nil && c.base.live.has(blob) {
-				if b == nil {
-					b = &liveBlob{id: blob, current: c.ended[blob]}
-				}
-				if b.better(before) {
+				if b := c.then[blob]; b.better(before) {
 					before = b
 				}
 			}
@@ -162,19 +170,31 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *snapshotReader
 	return err
 }
 
-// endedBlobs finds the blobs that are not counted on any more, but were when
-// the base was made, and whether the run's recipients could read them.
-func (c *collection) endedBlobs(ctx context.Context) error {
-	c.ended = map[int64]bool{}
+// openSets finds the sets that have snapshots, or are about to.
+func (c *collection) openSets(ctx context.Context) error {
+	c.sets = map[int64]bool{}
+	return c.readers[0].each(ctx, "SELECT id FROM sets", nil, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		c.sets[id] = true
+		return err
+	})
+}
+
+// blobsThen finds out what the blobs were like among which the base chose the
+// one to read each chunk from.
+func (c *collection) blobsThen(ctx context.Context) error {
 	if c.base == nil {
 		return nil
 	}
-	return c.readers[0].each(ctx, "SELECT id, recipients = ? FROM blobs WHERE end_run > ?", []any{c.run.recipients[:], c.base.Run},
+	c.then = liveBlobs{}
+	return c.readers[0].each(ctx, "SELECT id, recipients = ?, coalesce(retired <= ?, 0) FROM blobs", []any{c.run.recipients[:], c.base.Run},
 		func(scan func(...any) error) error {
-			var id int64
-			var current bool
-			err := scan(&id, &current)
-			c.ended[id] = current
+			b := &liveBlob{}
+			err := scan(&b.id, &b.current, &b.retired)
+			if c.base.live.has(b.id) {
+				c.then[b.id] = b
+			}
 			return err
 		})
 }

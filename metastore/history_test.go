@@ -26,6 +26,7 @@ type model struct {
 	contents map[int64][]ContentChunk
 	blobs    []*modelBlob
 	done     []modelSnapshot
+	last     int64 // the newest run
 }
 
 type modelSet struct {
@@ -44,11 +45,13 @@ type modelBlob struct {
 	chunks     []string
 	recipients [32]byte
 	live       bool
+	retired    bool
 	unsure     bool // found lost in a transaction that is not committed
 }
 
 type modelSnapshot struct {
 	seq  int64
+	set  string
 	show map[string]File
 	refs []BlobRef
 }
@@ -92,15 +95,35 @@ func (s *modelSet) show(gaps map[string]File) map[string]File {
 func (m *model) best(chunk string, recipients [32]byte) *modelBlob {
 	var best *modelBlob
 	for _, b := range m.blobs { // in the order of upload
-		if b.live && slices.Contains(b.chunks, chunk) && (best == nil || b.recipients == recipients || best.recipients != recipients) {
+		if !b.live || !slices.Contains(b.chunks, chunk) {
+			continue
+		}
+		rank := func(b *modelBlob) int {
+			n := 0
+			if b.recipients == recipients {
+				n += 2
+			}
+			if !b.retired {
+				n++
+			}
+			return n
+		}
+		if best == nil || rank(b) >= rank(best) {
 			best = b
 		}
 	}
 	return best
 }
 
+// stored reports whether a chunk need not be uploaded.
+func (m *model) stored(chunk string, recipients [32]byte, spread bool) bool {
+	return slices.ContainsFunc(m.blobs, func(b *modelBlob) bool {
+		return b.live && !b.retired && slices.Contains(b.chunks, chunk) && (spread || b.recipients == recipients)
+	})
+}
+
 // needs are the blobs that files need, and the paths of those that lack one.
-func (m *model) needs(files map[string]File, plain map[int64]string, recipients [32]byte) (blobs map[*modelBlob]bool, missing []string) {
+func (m *model) needs(files map[string]File, plain map[int64]string, recipients [32]byte, spread bool) (blobs map[*modelBlob]bool, missing []string) {
 	blobs = map[*modelBlob]bool{}
 	for p, f := range files {
 		lost := false
@@ -112,7 +135,7 @@ func (m *model) needs(files map[string]File, plain map[int64]string, recipients 
 			if b != nil {
 				blobs[b] = true
 			}
-			lost = lost || b == nil || b.recipients != recipients
+			lost = lost || b == nil || !spread && b.recipients != recipients
 		}
 		if lost {
 			missing = append(missing, p)
@@ -237,7 +260,7 @@ func TestHistoryEqualsAModel(t *testing.T) {
 		for _, set := range []string{"home", "etc"} {
 			m.sets[set] = &modelSet{map[string]modelVersion{}, map[string][16]byte{}}
 		}
-		for i := range rapid.IntRange(2, 7).Draw(rt, "runs") {
+		for i := range rapid.IntRange(2, 9).Draw(rt, "runs") {
 			x = m.run(t, rt, x, i)
 		}
 	})
@@ -260,9 +283,11 @@ func (m *model) run(t *testing.T, rt *rapid.T, x *Index, number int) *Index {
 	}
 	name := rapid.SampledFrom([]string{"home", "etc"}).Draw(rt, "set")
 	recipients := rapid.SampledFrom([][32]byte{ours, ours, others}).Draw(rt, "recipients")
-	r, err := x.Begin(ctx, RunInfo{Set: name, SnapshotID: fmt.Sprintf("ann-%d", number), Recipients: recipients})
+	m.purge(t, rt, x)
+	spread := rapid.IntRange(0, 3).Draw(rt, "spread") == 0
+	r, err := x.Begin(ctx, RunInfo{Set: name, SnapshotID: fmt.Sprintf("ann-%d", number), Recipients: recipients, Spread: spread})
 	must(err)
-	equal("seq", int64(len(m.done)+1), r.Seq())
+	equal("seq", m.last+1, r.Seq())
 
 	before := m.sets[name]
 	s := before.clone()
@@ -287,15 +312,14 @@ func (m *model) run(t *testing.T, rt *rapid.T, x *Index, number int) *Index {
 		id, stored, err := r.Chunk(ctx, sha256.Sum256([]byte(name)), 10)
 		must(err)
 		plain[id] = name
-		b := m.best(name, recipients)
-		equal("chunk "+name+" is stored", b != nil && b.recipients == recipients, stored)
+		equal("chunk "+name+" is stored", m.stored(name, recipients, spread), stored)
 		return id
 	}
 	chunkNames := []string{"one", "two", "three", "four"}
 	for _, c := range chunkNames {
 		chunk(c)
 	}
-	foreign := slices.ContainsFunc(m.blobs, func(b *modelBlob) bool { return b.live && b.recipients != recipients })
+	foreign := !spread && slices.ContainsFunc(m.blobs, func(b *modelBlob) bool { return b.live && b.recipients != recipients })
 	for p, v := range s.open {
 		got, found, err := r.Open(ctx, paths[p])
 		must(err)
@@ -432,7 +456,7 @@ func (m *model) run(t *testing.T, rt *rapid.T, x *Index, number int) *Index {
 	show := s.show(gaps)
 	shown := map[string]File{} // what gaps hide is pinned only
 	maps.Copy(shown, show)
-	refs, missing := m.needs(shown, plain, recipients)
+	refs, missing := m.needs(shown, plain, recipients, spread)
 	files, err := r.Missing(ctx)
 	must(err)
 	got := []string{}
@@ -451,7 +475,7 @@ func (m *model) run(t *testing.T, rt *rapid.T, x *Index, number int) *Index {
 		for p, v := range other.open {
 			open[p] = v.file
 		}
-		needs, _ := m.needs(open, plain, recipients)
+		needs, _ := m.needs(open, plain, recipients, spread)
 		maps.Copy(pins, needs)
 	}
 	for _, b := range m.blobs {
@@ -476,12 +500,136 @@ func (m *model) run(t *testing.T, rt *rapid.T, x *Index, number int) *Index {
 		b.live = refs[b] || pins[b]
 	}
 	m.sets[name] = s
-	m.done = append(m.done, modelSnapshot{r.Seq(), show, refsOf(refs)})
+	m.last = r.Seq()
+	m.done = append(m.done, modelSnapshot{r.Seq(), name, show, refsOf(refs)})
 	m.check(t, equal, x)
 	return x
 }
 
-// check compares every snapshot that there ever was.
+// purge forgets some snapshots, retires some blobs and cleans up, a few rows at
+// a time: what is kept stays as it is, and nothing else is left.
+func (m *model) purge(t *testing.T, rt *rapid.T, x *Index) {
+	t.Helper()
+	must := func(err error) {
+		rt.Helper()
+		if err != nil {
+			rt.Fatal(err)
+		}
+	}
+	equal := func(what string, want, got any) {
+		rt.Helper()
+		if diff := gocmp.Diff(want, got); diff != "" {
+			rt.Fatalf("%s: %s", what, diff)
+		}
+	}
+	for _, b := range m.blobs {
+		if b.live && rapid.IntRange(0, 5).Draw(rt, "retire") == 0 {
+			b.retired = true
+			must(x.whole(func() error {
+				_, _, err := x.exec("UPDATE blobs SET retired = coalesce(retired, ?) WHERE seq = ? AND hash = ?", m.last+1, b.seq, b.hash[:])
+				return err
+			}))
+		}
+	}
+	var gone []int64
+	m.done = slices.DeleteFunc(m.done, func(s modelSnapshot) bool {
+		forget := s.seq != m.last && rapid.IntRange(0, 2).Draw(rt, "forget") == 0
+		if forget {
+			gone = append(gone, s.seq)
+		}
+		return forget
+	})
+	var closed []string
+	for _, set := range []string{"etc", "home"} {
+		has := func(s modelSnapshot) bool { return s.set == set }
+		var known bool
+		found, err := x.row("SELECT 1 FROM sets WHERE name = ?", []any{set}, &known)
+		must(errors.Join(err, x.finish()))
+		if found && len(gone) > 0 && !slices.ContainsFunc(m.done, has) {
+			closed = append(closed, set)
+			m.sets[set] = &modelSet{map[string]modelVersion{}, map[string][16]byte{}}
+			delete(m.bases, set)
+		}
+	}
+	got, err := x.Forget(t.Context(), gone)
+	must(err)
+	equal("closed sets", closed, got)
+	m.check(t, equal, x)
+	if rapid.Bool().Draw(rt, "clean") {
+		must(x.whole(x.soil)) // what rollbacks left goes, too
+		for limit := int64(rapid.IntRange(1, 40).Draw(rt, "rows")); ; {
+			done, err := x.Clean(t.Context(), Cleaning{Rows: limit})
+			must(err)
+			m.check(t, equal, x)
+			if !done.More {
+				break
+			}
+		}
+		leftovers(rt, x)
+	}
+}
+
+// leftovers says what a clean index does not have, as SQL.
+func leftovers(rt *rapid.T, x *Index) {
+	rt.Helper()
+	var base dumpedRows
+	rows, err := x.conn.QueryContext(context.Background(), "SELECT rows FROM bases")
+	if err == nil {
+		err = eachRow(context.Background(), rows, func(scan func(...any) error) error {
+			var packed []byte
+			if err := scan(&packed); err != nil {
+				return err
+			}
+			var b dumpedRows
+			if err := b.decode(packed); err != nil {
+				return err
+			}
+			for i, set := range base.sets() {
+				set.merge(*b.sets()[i])
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		rt.Fatal(err)
+	}
+	for what, q := range map[string]struct {
+		query string
+		base  bitset
+	}{
+		"files": {`SELECT id FROM files f WHERE NOT (end_run IS NULL AND set_id IN (SELECT id FROM sets) OR EXISTS (
+			SELECT 1 FROM runs r WHERE r.set_id = f.set_id AND r.seq >= f.first_run AND r.seq < f.end_run))`, base.files},
+		"xattrs":      {"SELECT file FROM xattrs WHERE file NOT IN (SELECT id FROM files)", base.files},
+		"contents":    {"SELECT id FROM contents WHERE id NOT IN (SELECT content FROM files WHERE content IS NOT NULL)", base.contents},
+		"file_chunks": {"SELECT content FROM file_chunks WHERE content NOT IN (SELECT id FROM contents)", nil},
+		"blobs": {`SELECT id FROM blobs b WHERE end_run IS NOT NULL AND NOT EXISTS (
+			SELECT 1 FROM runs r WHERE r.seq >= b.seq AND r.seq < b.end_run)`, base.live},
+		"blob_chunks": {"SELECT blob FROM blob_chunks WHERE blob NOT IN (SELECT id FROM blobs) OR chunk NOT IN (SELECT id FROM chunks)", nil},
+		"chunks": {`SELECT id FROM chunks WHERE id NOT IN (SELECT chunk FROM file_chunks WHERE chunk IS NOT NULL)
+			AND id NOT IN (SELECT l.chunk FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE b.end_run IS NULL)`, base.chunks},
+		"prefixes": {"SELECT chunk FROM prefixes WHERE chunk NOT IN (SELECT id FROM chunks)", nil},
+		"paths": {`SELECT id FROM paths WHERE id <> 1 AND id NOT IN (
+			WITH RECURSIVE t (id) AS (SELECT path FROM files UNION SELECT path FROM marks UNION SELECT p.parent FROM t JOIN paths p ON p.id = t.id) SELECT id FROM t)`, base.paths},
+		"gaps": {"SELECT file FROM gaps WHERE run NOT IN (SELECT seq FROM runs)", nil},
+	} {
+		rows, err := x.conn.QueryContext(context.Background(), q.query)
+		if err == nil {
+			err = eachRow(context.Background(), rows, func(scan func(...any) error) error {
+				var id int64
+				err := scan(&id)
+				if err == nil && !q.base.has(id) {
+					err = fmt.Errorf("row %d of %s is left", id, what)
+				}
+				return err
+			})
+		}
+		if err != nil {
+			rt.Fatal(err)
+		}
+	}
+}
+
+// check compares every snapshot that is kept.
 func (m *model) check(t *testing.T, equal func(string, any, any), x *Index) {
 	t.Helper()
 	for _, s := range m.done {

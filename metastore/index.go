@@ -19,7 +19,7 @@ var schemaSQL string
 // What schema.sql writes into the file's header.
 const (
 	indexApplication = 0x766b6978 // "vkix"
-	indexVersion     = 2
+	indexVersion     = 3
 )
 
 // Errors that callers tell apart with errors.Is.

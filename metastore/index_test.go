@@ -235,7 +235,7 @@ func TestUselessFilesAreRefusedByName(t *testing.T) {
 		"short.db":       {good[:60], ErrNotIndex, "60 bytes"},
 		"text.db":        {bytes.Repeat([]byte("hello "), 1000), ErrNotIndex, "vaultik init"},
 		"other-app.db":   {changed(68, 0, 0, 0, 0), ErrNotIndex, "vaultik init"},
-		"newer.db":       {changed(60, version...), ErrIndexVersion, "it is 3, this program knows 2"},
+		"newer.db":       {changed(60, version...), ErrIndexVersion, "it is 4, this program knows 3"},
 		"truncated.db":   {good[:len(good)/2], ErrIndexDamaged, "vaultik init"},
 		"one-short.db":   {good[:len(good)-1], ErrIndexDamaged, "vaultik init"},
 		"no-schema.db":   {changed(100, make([]byte, 3000)...), ErrIndexDamaged, "vaultik init"},

@@ -22,6 +22,7 @@ type references struct {
 
 	liveBlobs
 	pinned     bitset    // those that hold a chunk of a version that is open elsewhere
+	moving     moving    // what of the snapshot is in blobs that it is to be moved out of
 	refs, pins []BlobRef // sorted by seq and hash
 	released   []int64   // the other live blobs
 }
@@ -39,6 +40,7 @@ type liveBlob struct {
 	id int64
 	BlobRef
 	current bool // encrypted to exactly the run's recipients
+	retired bool // what it holds is to be moved
 }
 
 // better reports whether a chunk should rather be read from b than from o,
@@ -49,8 +51,18 @@ func (b *liveBlob) better(o *liveBlob) bool {
 		return o == nil
 	case b.current != o.current:
 		return b.current
+	case b.retired != o.retired:
+		return o.retired
 	}
 	return b.id > o.id
+}
+
+// same reports whether both are the same blob, or nil.
+func (b *liveBlob) same(o *liveBlob) bool {
+	if b == nil || o == nil {
+		return b == o
+	}
+	return b.id == o.id
 }
 
 // collect finds out what the snapshot consists of, once for all who ask until
@@ -135,11 +147,11 @@ func (r *Run) knownVolumes(ctx context.Context, f *references) error {
 
 func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
 	blobs := liveBlobs{}
-	return blobs, r.x.each(ctx, "SELECT id, seq, hash, size, recipients = ? FROM blobs WHERE end_run IS NULL", []any{r.recipients[:]},
+	return blobs, r.x.each(ctx, "SELECT id, seq, hash, size, recipients = ?, retired IS NOT NULL FROM blobs WHERE end_run IS NULL", []any{r.recipients[:]},
 		func(scan func(...any) error) error {
 			b := &liveBlob{}
 			var hash sql.RawBytes
-			err := scan(&b.id, &b.Seq, &hash, &b.Size, &b.current)
+			err := scan(&b.id, &b.Seq, &hash, &b.Size, &b.current, &b.retired)
 			copy(b.Hash[:], hash)
 			blobs[b.id] = b
 			return err
@@ -186,7 +198,8 @@ func (r *Run) References(ctx context.Context) (refs, pins []BlobRef, err error) 
 }
 
 // MissingFile is a file that the snapshot shows but of which a chunk is in no
-// blob that the index counts on and the run's recipients can read.
+// blob that the index counts on and the run's recipients can read; if the run is
+// spread, in no blob that the index counts on.
 type MissingFile struct {
 	Path       int64
 	Components []string // its name and its ancestors', from "/" down; "/" itself has none
@@ -202,8 +215,8 @@ func (r *Run) Missing(ctx context.Context) (files []MissingFile, err error) {
 		}
 		err = x.each(ctx, `SELECT `+versionColumns+` FROM files f WHERE f.set_id = ? AND f.end_run IS NULL AND f.content IS NOT NULL AND EXISTS (
 			SELECT 1 FROM file_chunks c WHERE c.content = f.content AND c.chunk IS NOT NULL AND NOT EXISTS (
-				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.chunk AND b.end_run IS NULL AND b.recipients = ?))
-			ORDER BY f.id`, []any{r.set, r.recipients[:]}, func(scan func(...any) error) error {
+				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.chunk AND b.end_run IS NULL AND (b.recipients = ? OR ?)))
+			ORDER BY f.id`, []any{r.set, r.recipients[:], r.spread}, func(scan func(...any) error) error {
 			var v Version
 			err := scanVersion(scan, &v)
 			if f.shows(v.Path, false) {

@@ -13,9 +13,10 @@
 -- them; the other tables are AUTOINCREMENT.
 
 PRAGMA application_id = 0x766b6978; -- "vkix"
-PRAGMA user_version = 2;            -- the version of this text
+PRAGMA user_version = 3;            -- the version of this text
 
--- One value each: "writer", the name of the writer that this index belongs to.
+-- One value each: "writer", the name of the writer that this index belongs to;
+-- "unclean", there while rows may be here that nothing needs any more.
 CREATE TABLE settings (
 	key   TEXT PRIMARY KEY,
 	value TEXT NOT NULL
@@ -29,13 +30,15 @@ CREATE TABLE ids (
 ) WITHOUT ROWID;
 INSERT INTO ids VALUES ('paths', 1), ('files', 0), ('contents', 0), ('chunks', 0);
 
--- The named lists of paths, as the config file calls them.
+-- The named lists of paths, as the config file calls them. A set whose
+-- snapshots were all purged is not here any more: its open versions count for
+-- nothing.
 CREATE TABLE sets (
 	id   INTEGER PRIMARY KEY AUTOINCREMENT,
 	name TEXT NOT NULL UNIQUE
 );
 
--- The runs. At most one, the newest, is not committed.
+-- The runs whose snapshots are kept. At most one, the newest, is not committed.
 CREATE TABLE runs (
 	seq            INTEGER PRIMARY KEY,
 	set_id         INTEGER NOT NULL REFERENCES sets (id),
@@ -51,6 +54,13 @@ CREATE TABLE runs (
 	lists          BLOB                            -- of the newest run: what the next one must know of its lists
 );
 CREATE UNIQUE INDEX runs_uncommitted ON runs ((1)) WHERE state <> 'committed';
+
+-- The runs whose snapshots were purged. Neither their numbers nor their
+-- snapshots' ids may ever be used again.
+CREATE TABLE forgotten (
+	seq      INTEGER PRIMARY KEY,
+	snapshot TEXT NOT NULL UNIQUE
+);
 
 -- What inode numbers are counted in.
 CREATE TABLE volumes (
@@ -152,12 +162,14 @@ CREATE TABLE prefixes (
 -- Blobs that arrived in the store. The index counts on a blob in the runs
 -- [seq, end_run): until the run that found it lost, or that committed without
 -- needing it. What is not counted on may be deleted by a prune at any time,
--- so an ended blob never comes back.
+-- so an ended blob never comes back. A retired blob is counted on as before,
+-- but its chunks are to be uploaded again, until nothing needs it.
 CREATE TABLE blobs (
 	id         INTEGER PRIMARY KEY AUTOINCREMENT,
 	hash       BLOB NOT NULL,                      -- SHA-256 of the object
 	seq        INTEGER NOT NULL,                   -- the run it was uploaded under
 	end_run    INTEGER,
+	retired    INTEGER,                            -- the run that first looked for other places
 	size       INTEGER NOT NULL,                   -- bytes of the object
 	header     INTEGER NOT NULL,                   -- bytes of the age header
 	recipients BLOB NOT NULL,                      -- 32 bytes: the recipient set it is encrypted to
@@ -225,7 +237,8 @@ CREATE VIEW snapshot_files AS
 	AND (f.gap OR (r.seq, f.path) NOT IN (SELECT run, path FROM gaps));
 
 -- The blobs that each run's snapshot needs. Of several blobs with a chunk it
--- is the newest, if possible among those that the run's recipients can read.
+-- is the newest, if possible among those that the run's recipients can read,
+-- and of these among those that were not retired.
 CREATE VIEW snapshot_blobs AS
 	SELECT DISTINCT s.run, (
 		SELECT b.id
@@ -233,7 +246,7 @@ CREATE VIEW snapshot_blobs AS
 		JOIN blobs b ON b.id = l.blob
 		JOIN runs r ON r.seq = s.run
 		WHERE l.chunk = c.chunk AND b.seq <= s.run AND (b.end_run IS NULL OR b.end_run > s.run)
-		ORDER BY b.recipients = r.recipients DESC, b.id DESC
+		ORDER BY b.recipients = r.recipients DESC, coalesce(b.retired <= s.run, 0), b.id DESC
 		LIMIT 1
 	) AS blob
 	FROM snapshot_files s

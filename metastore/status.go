@@ -183,7 +183,8 @@ func (x *Index) finish() error {
 // of that name.
 func (x *Index) SnapshotIDUsed(ctx context.Context, id string) (used bool, err error) {
 	err = x.look(ctx, "its snapshots", func() error {
-		used, err = x.row("SELECT 1 FROM runs WHERE snapshot = ?", []any{id}, new(int64))
+		used, err = x.row("SELECT 1 FROM runs WHERE snapshot = ?1 UNION ALL SELECT 1 FROM forgotten WHERE snapshot = ?1 LIMIT 1",
+			[]any{id}, new(int64))
 		return err
 	})
 	return used, err
