@@ -255,6 +255,51 @@ func TestMostlyDeadBlobsAreRetired(t *testing.T) {
 	commit(t, r)
 }
 
+// What is used of a blob is added up over the whole index, which is read in many
+// pieces.
+func TestWhatIsUsedOfALargeBlobIsAddedUp(t *testing.T) {
+	x := newIndex(t, Options{})
+	r := begin(t, x, "home")
+	record(t, r, "/", folder())
+	var blob []BlobChunk
+	for i, n := range []int{17_000, 3_000} {
+		var pieces []ContentChunk
+		for j := range n {
+			c, _, err := r.Chunk(t.Context(), sha256.Sum256(fmt.Append(nil, i, " ", j)), 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pieces = append(pieces, ContentChunk{int64(10 * j), 10, c})
+			blob = append(blob, BlobChunk{Chunk: c, FrameOffset: 30, FrameLength: 40, Offset: int64(10 * len(blob)), Length: 10})
+		}
+		f := file(uint64(i + 10))
+		var err error
+		if f.Content, err = r.Content(t.Context(), pieces, 0); err != nil {
+			t.Fatal(err)
+		}
+		f.Size = int64(10 * n)
+		record(t, r, fmt.Sprint("/", i), f)
+	}
+	upload(t, r, "large", blob...)
+	commit(t, r)
+	removes(t, x, "home", "/0")
+	forget(t, x, 1)
+	done := clean(t, x, Cleaning{Rows: DefaultRows, Retire: 1})
+	if done.Retired != 1 || done.Live != 30_000 {
+		t.Errorf("%+v", done)
+	}
+	r = begin(t, x, "home")
+	moves, _, err := r.Moves(t.Context(), OutOfRetired, 0, 1)
+	if err != nil || len(moves) != 3_000 {
+		t.Fatalf("%d moves: %v", len(moves), err)
+	}
+	for i, m := range moves {
+		if m.Offset != int64(10*i) || m.Path != at(t, r, "/1") {
+			t.Fatalf("move %d: %+v", i, m)
+		}
+	}
+}
+
 // What another set has open in a retired blob stays readable until that set's
 // own run has moved it.
 func TestARetiredBlobStaysForOtherSets(t *testing.T) {

@@ -13,6 +13,7 @@ type collection struct {
 	located    bitset // chunks for which there is a blob that the run's recipients can read
 	sets       map[int64]bool
 	then       liveBlobs // those among which the base chose, as they were then
+	length     string    // what to read as a chunk's length: the last column of many, and seldom needed
 }
 
 // found is what one reader has found.
@@ -29,6 +30,12 @@ func (c *collection) collect(ctx context.Context) error {
 	}
 	if err := c.blobsThen(ctx); err != nil {
 		return err
+	}
+	c.length = "0"
+	for _, b := range c.liveBlobs {
+		if c.run.moves(b) {
+			c.length = "length"
+		}
 	}
 	for _, step := range []struct {
 		last int64
@@ -143,7 +150,7 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *snapshotReader
 			f.pinned.add(best.id)
 		}
 	}
-	err := s.each(ctx, "SELECT chunk, blob, length FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
+	err := s.each(ctx, "SELECT chunk, blob, "+c.length+" FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
 		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
 			var chunk, blob, length int64
 			if err := scan(&chunk, &blob, &length); err != nil {
