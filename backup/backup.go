@@ -27,7 +27,7 @@ var (
 	ErrNoRoots = errors.New("none of the set's paths could be read")
 )
 
-// Config wires a backup. All fields but Report are needed.
+// Config wires a backup. All fields but Report and the bounds are needed.
 type Config struct {
 	Store      remote.Store
 	Index      *metastore.Index
@@ -38,11 +38,21 @@ type Config struct {
 	Revision   string
 	Recipients []string // age recipients; every one can read the snapshot
 	Signer     remote.SigningKey
+	Root       remote.PublicKey // who certifies signers, whose tombstones count
 	Chunking   metastore.Chunking
 	Level      seal.Level
 	BlobSize   int64            // ciphertext bytes at which a blob is closed
 	Now        func() time.Time // the clock
-	Report     func(Event)      // called from several goroutines; may be nil
+
+	// CompactPerRun bounds what a run reads again and uploads anew so that
+	// mostly dead blobs need not be kept, in bytes of plaintext; 0 is nothing.
+	CompactPerRun int64
+	// ResealPerRun bounds what a run reads again and uploads anew after a
+	// change of recipients, in bytes of plaintext; until all is done, snapshots
+	// need blobs that only the former recipients can read. 0 is all at once.
+	ResealPerRun int64
+
+	Report func(Event) // called from several goroutines; may be nil
 }
 
 // Set is a named list of paths to back up.
@@ -55,24 +65,30 @@ type Set struct {
 
 // Result says what a run did. Its snapshot is in the store.
 type Result struct {
-	Snapshot   string
-	Set        string
-	Seq        remote.Seq
-	Manifest   remote.Hash
-	Entries    int64     // entries in the snapshot: files, folders, links, …
-	Bytes      int64     // content bytes of its regular files
-	Changed    int64     // entries recorded anew or in a new version, those above the roots not counted
-	Removed    int64     // entries gone since the set's last run
-	Read       int64     // content bytes read
-	NewBytes   int64     // plaintext bytes of chunks that were not stored before
-	Stored     int64     // ciphertext bytes of the blobs uploaded
-	Metadata   int64     // bytes of the dump and lists uploaded
-	Blobs      int       // number of blobs uploaded
-	Problems   []Problem // the first 10,000; Report got all of them
-	Missed     int64     // how many were Unreadable or Lost
-	Started    time.Time
-	Finished   time.Time
-	Unverified bool // the credentials could not list or look at objects, so nothing was compared after upload
+	Snapshot     string
+	Set          string
+	Seq          remote.Seq
+	Manifest     remote.Hash
+	Entries      int64     // entries in the snapshot: files, folders, links, …
+	Bytes        int64     // content bytes of its regular files
+	Changed      int64     // entries recorded anew or in a new version, those above the roots not counted
+	Removed      int64     // entries gone since the set's last run
+	Read         int64     // content bytes read
+	NewBytes     int64     // plaintext bytes of chunks that were not stored before
+	Stored       int64     // ciphertext bytes of the blobs uploaded
+	Metadata     int64     // bytes of the dump and lists uploaded
+	Blobs        int       // number of blobs uploaded
+	Forgotten    int       // purged snapshots that the index has learnt of
+	Closed       []string  // sets that had no other snapshots
+	Retired      int       // mostly dead blobs that are not to be kept
+	RetiredBytes int64     // of their ciphertext
+	Moved        int64     // plaintext bytes that were stored, read again and uploaded anew, to give up blobs
+	Former       int64     // ciphertext bytes of blobs that the snapshot needs and only former recipients can read
+	Problems     []Problem // the first 10,000; Report got all of them
+	Missed       int64     // how many were Unreadable or Lost
+	Started      time.Time
+	Finished     time.Time
+	Unverified   bool // the credentials could not list or look at objects, so nothing was compared after upload
 }
 
 // Incomplete reports whether some of what the set names is not in the
@@ -81,13 +97,15 @@ func (r *Result) Incomplete() bool { return r.Missed > 0 }
 
 // Run backs up one set and commits its snapshot:
 //
-//	settle    finish or undo what an earlier run left behind
+//	settle    finish or undo what an earlier run left behind, learn what was purged
+//	clean     forget what nobody needs any more, retire mostly dead blobs
 //	scan      walk the roots, find what changed since the set's last run
 //	read      read, cut into chunks, hash               (two workers a core: disks wait)
 //	pack      drop chunks already stored, fill frames, record files
 //	compress  one zstd frame at a time                  (one worker a core)
 //	seal      encrypt frames into blobs
 //	upload    put blobs, record them in the index       (several at once)
+//	move      the same again for chunks of retired blobs
 //	commit    compare with the store, dump, sign, put the manifest
 //
 // The stages run at once, joined by channels whose content is bounded in
@@ -111,12 +129,16 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 	if err := w.settle(ctx); err != nil {
 		return nil, err
 	}
+	if err := w.clean(ctx); err != nil {
+		return nil, fmt.Errorf("clean up the index: %w", err)
+	}
 	if w.snapshot, err = w.snapshotID(ctx); err != nil {
 		return nil, err
 	}
 	w.run, err = c.Index.Begin(ctx, metastore.RunInfo{
 		Set: s.Name, SnapshotID: w.snapshot,
 		Started: metastore.TimeOf(w.result.Started), Recipients: seal.RecipientSet(c.Recipients),
+		Spread: c.ResealPerRun > 0,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("begin a run in the index: %w", err)
@@ -135,6 +157,9 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 // work does all that can be undone: everything before the intent is stored.
 func (w *writer) work(ctx context.Context) error {
 	if err := w.pipeline(ctx, w.scan); err != nil {
+		return err
+	}
+	if err := w.move(ctx); err != nil {
 		return err
 	}
 	if err := w.heal(ctx); err != nil {

@@ -95,6 +95,9 @@ func (w *writer) references(ctx context.Context, m *remote.Manifest) ([]byte, er
 	if err != nil {
 		return nil, fmt.Errorf("collect the snapshot's blobs: %w", err)
 	}
+	if w.result.Former, err = w.run.Former(ctx); err != nil {
+		return nil, fmt.Errorf("collect the snapshot's blobs: %w", err)
+	}
 	known, err := w.knownLists(ctx)
 	if err != nil {
 		return nil, err
@@ -202,7 +205,7 @@ func (w *writer) summarise(m *remote.Manifest, hash remote.Hash) {
 	r.Entries, r.Bytes = m.Totals.Files, m.Totals.Bytes
 	r.Changed, r.Removed = t.changed.Load(), t.removed.Load()
 	r.Read, r.NewBytes, r.Stored = t.read.Load(), t.fresh.Load(), t.stored.Load()
-	r.Metadata, r.Blobs = t.metadata.Load(), int(t.blobs.Load())
+	r.Metadata, r.Blobs, r.Moved = t.metadata.Load(), int(t.blobs.Load()), t.moved.Load()
 }
 
 func (w *writer) fingerprints() []string {

@@ -38,8 +38,10 @@ func (w *writer) heal(ctx context.Context) error {
 		err = w.pipeline(ctx, func(ctx context.Context, out *queue) error {
 			s := newScanner(w, out)
 			s.healing = true
+			at := &descent{source: w.Source}
+			defer at.close()
 			for _, m := range missing {
-				if err := s.reread(ctx, m); err != nil {
+				if err := s.reread(ctx, at, m); err != nil {
 					return err
 				}
 			}
@@ -101,28 +103,15 @@ func (w *writer) blobKey(b metastore.BlobRef) string {
 }
 
 // reread sends a file through the pipeline once more.
-func (s *scanner) reread(ctx context.Context, m metastore.MissingFile) error {
+func (s *scanner) reread(ctx context.Context, at *descent, m metastore.MissingFile) error {
 	where := "/" + strings.Join(m.Components, "/")
-	_, dir, err := s.Source.Root(ctx)
-	if err != nil {
-		return fmt.Errorf("open /: %w", err)
-	}
-	defer func() { dir.Close() }()
 	if len(m.Components) == 0 {
 		return nil // "/" has no content
 	}
 	folders, name := m.Components[:len(m.Components)-1], m.Components[len(m.Components)-1]
-	for _, n := range folders {
-		e, err := dir.Entry(ctx, n)
-		if err != nil {
-			return ctx.Err() // gone: giveUp reports the file
-		}
-		next, err := dir.OpenDir(ctx, e)
-		if err != nil {
-			return ctx.Err()
-		}
-		dir.Close()
-		dir = next
+	dir, err := at.to(ctx, folders)
+	if err != nil {
+		return ctx.Err() // gone: giveUp reports the file
 	}
 	e, err := dir.Entry(ctx, name)
 	if err != nil || e.Err != nil || e.Type != metastore.Regular {

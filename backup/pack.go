@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -79,9 +80,12 @@ func (w *writer) pack(ctx context.Context, q *queue, out *frames) error {
 		if err != nil {
 			return err
 		}
-		if j.dir == nil {
+		switch {
+		case j.dir == nil:
 			err = p.endFolder(ctx, j)
-		} else {
+		case j.moves != nil:
+			err = p.moves(ctx, j)
+		default:
 			err = p.entry(ctx, j)
 		}
 		if err != nil {
@@ -135,14 +139,23 @@ func (p *packer) chunk(ctx context.Context, pc piece) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("look up a chunk in the index: %w", err)
 	}
-	if stored || !p.transit.add(id) {
+	if stored {
 		p.buffers.put(pc.data)
 		return id, nil
 	}
-	p.tally.fresh.Add(pc.length)
+	return id, p.store(ctx, id, pc, &p.tally.fresh)
+}
+
+// store packs a chunk unless it is on its way, and counts its bytes.
+func (p *packer) store(ctx context.Context, id int64, pc piece, count *atomic.Int64) error {
+	if !p.transit.add(id) {
+		p.buffers.put(pc.data)
+		return nil
+	}
+	count.Add(pc.length)
 	fc := frameChunk{id, pc.hash, pc.length}
 	if pc.length >= frameTarget {
-		return id, p.out.put(ctx, &frame{plain: pc.data, chunks: []frameChunk{fc}, done: make(chan struct{})})
+		return p.out.put(ctx, &frame{plain: pc.data, chunks: []frameChunk{fc}, done: make(chan struct{})})
 	}
 	if p.open == nil {
 		p.open = &frame{plain: p.buffers.get(2 * frameTarget), done: make(chan struct{})} // one chunk more than the target
@@ -151,9 +164,9 @@ func (p *packer) chunk(ctx context.Context, pc piece) (int64, error) {
 	p.open.chunks = append(p.open.chunks, fc)
 	p.buffers.put(pc.data)
 	if len(p.open.plain) >= frameTarget {
-		return id, p.flush(ctx)
+		return p.flush(ctx)
 	}
-	return id, nil
+	return nil
 }
 
 func (p *packer) flush(ctx context.Context) error {

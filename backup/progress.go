@@ -42,7 +42,7 @@ type Progress struct {
 
 // tally is Progress while several goroutines count.
 type tally struct {
-	seen, changed, removed, read, fresh, stored, metadata, blobs atomic.Int64
+	seen, changed, removed, read, fresh, moved, stored, metadata, blobs atomic.Int64
 
 	mu       sync.Mutex
 	problems []Problem

@@ -39,8 +39,9 @@ type job struct {
 	like   int64 // content of the version before, to compare with
 	isNew  bool  // no version of it is open
 	group  *linkGroup
-	leads  bool            // reads the content for its group
-	twin   *metastore.File // another name of the same inode, recorded and unchanged
+	leads  bool             // reads the content for its group
+	twin   *metastore.File  // another name of the same inode, recorded and unchanged
+	moves  []metastore.Move // chunks to be read again and nothing else to be done
 
 	// set by read, complete when pieces is closed
 	pieces  chan piece
@@ -57,7 +58,8 @@ type job struct {
 
 // piece is a chunk of content, or a hole.
 type piece struct {
-	restart bool // forget the pieces before: the file changed and is read anew
+	restart bool  // forget the pieces before: the file changed and is read anew
+	chunk   int64 // of the index, of a chunk that is moved
 	offset  int64
 	length  int64
 	hole    bool

@@ -37,7 +37,11 @@ func (w *writer) read(ctx context.Context, q *queue) error {
 		if err != nil {
 			return err
 		}
-		j.err = r.entry(ctx, j)
+		if j.moves != nil {
+			j.err = r.moves(ctx, j)
+		} else {
+			j.err = r.entry(ctx, j)
+		}
 		if j.leads {
 			j.group.finish(j, j.err == nil)
 		}

@@ -15,7 +15,8 @@ import (
 const (
 	startAnew = "move the config and the state folder away and start a new writer here: " +
 		"\"vaultik init --root KEY --recipient KEY\", both as that config has them"
-	newWriter = "if this machine or its state folder was copied, or brought back from an old copy, " + startAnew
+	wrongStore = "look whether this is the right store and whether it is complete; if the snapshot is gone for good, " + startAnew
+	newWriter  = "if this machine or its state folder was copied, or brought back from an old copy, " + startAnew
 )
 
 // settle brings index and store together before a run: an intent on file is
@@ -46,23 +47,33 @@ func (w *writer) settle(ctx context.Context) error {
 			return fmt.Errorf("undo the interrupted run %d: %w", status.Interrupted, err)
 		}
 	}
-	if err := w.compareSeq(ctx, remote.Seq(status.LastSeq)); err != nil || status.LastSeq == 0 {
+	last := remote.Seq(status.LastSeq)
+	manifests, err := w.compareSeq(ctx, last)
+	if err == nil && manifests == nil {
+		err = w.compareNext(ctx, last)
+	}
+	if err != nil || last == 0 {
 		return err
 	}
-	return w.compareManifest(ctx, remote.Seq(status.LastSeq), status.LastManifest)
+	if err := w.compareManifest(ctx, last, status.LastManifest); err != nil || manifests == nil {
+		return err
+	}
+	return w.learnPurged(ctx, manifests)
 }
 
 // compareSeq makes sure that the index's newest run is the store's newest. The
-// signature counts for what is taken, the manifest for what is there.
-func (w *writer) compareSeq(ctx context.Context, last remote.Seq) error {
+// signature counts for what is taken, the manifest for what is there. It
+// returns the manifests that are, nil if the writer may not list them.
+func (w *writer) compareSeq(ctx context.Context, last remote.Seq) (manifests map[remote.Seq]bool, err error) {
 	var taken, newest remote.Seq
+	manifests = map[remote.Seq]bool{}
 	for info, err := range w.Store.List(ctx, remote.MetadataPrefix(w.Writer)) {
 		if errors.Is(err, remote.ErrDenied) {
 			w.unverified("list its objects")
-			return nil
+			return nil, nil
 		}
 		if err != nil {
-			return fmt.Errorf("list the writer's snapshots: %w", err)
+			return nil, fmt.Errorf("list the writer's snapshots: %w", err)
 		}
 		key, err := remote.ParseKey(info.Key)
 		if err != nil || key.Kind != remote.KindManifest {
@@ -71,17 +82,37 @@ func (w *writer) compareSeq(ctx context.Context, last remote.Seq) error {
 		taken = max(taken, key.Seq)
 		if !key.Signature {
 			newest = max(newest, key.Seq)
+			manifests[key.Seq] = true
 		}
 	}
 	switch {
 	case taken > last:
-		return fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; %s",
+		return nil, fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; %s",
 			ErrCloned, taken, w.Writer, last, newWriter)
 	case newest < last:
-		return fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
-			"look whether this is the right store and whether it is complete; if the snapshot is gone for good, "+startAnew, ErrStoreLost, last, w.Writer, newest)
+		return nil, fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
+			wrongStore, ErrStoreLost, last, w.Writer, newest)
 	}
-	return nil
+	return manifests, nil
+}
+
+// compareNext makes sure that nobody has taken the next run's number. It is all
+// that a writer can do who may not list; if it may not look either, the commit
+// will tell.
+func (w *writer) compareNext(ctx context.Context, last remote.Seq) error {
+	key := remote.SignatureKey(remote.ManifestKey(w.Writer, last+1))
+	_, err := w.Store.Stat(ctx, key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, remote.ErrDenied):
+		w.unverified("look at its objects")
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at %s: %w", key, err)
+	}
+	return fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; %s",
+		ErrCloned, last+1, w.Writer, last, newWriter)
 }
 
 // compareManifest makes sure that the newest manifest in the store is the one
@@ -94,6 +125,8 @@ func (w *writer) compareManifest(ctx context.Context, last remote.Seq, hash remo
 	case errors.Is(err, remote.ErrDenied):
 		w.unverified("read its objects")
 		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s, the manifest of the index's newest run; "+wrongStore, ErrStoreLost, key)
 	case err != nil:
 		return fmt.Errorf("read the newest manifest: %w", err)
 	case remote.Sum(object) != hash:

@@ -31,6 +31,8 @@ type config struct {
 	LimitUpload     byteRate           `toml:"limit_upload"`
 	ObjectLock      lockTime           `toml:"object_lock"`
 	ObjectLockMode  lockMode           `toml:"object_lock_mode"`
+	CompactPerRun   perRun             `toml:"compact_per_run"`
+	ResealPerRun    perRun             `toml:"reseal_per_run"`
 	CacheSize       byteCount          `toml:"cache_size"`
 	Retention       *retentionConfig   `toml:"retention"`
 	Sets            map[name]setConfig `toml:"sets"`
@@ -77,7 +79,7 @@ func parseConfig(path string, text []byte) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &config{path: path, order: shape.sets, Compression: level(seal.Default)}
+	c := &config{path: path, order: shape.sets, Compression: level(seal.Default), CompactPerRun: compactPerRun}
 	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
 	if strict := (*toml.StrictMissingError)(nil); errors.As(err, &strict) {
 		var all []error
@@ -111,7 +113,7 @@ func parseConfig(path string, text []byte) (*config, error) {
 
 // The keys that parseConfig knows, at the top and in a set.
 var (
-	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "object_lock", "object_lock_mode", "cache_size", "retention", "sets"}
+	topKeys = []string{"store", "writer", "state_dir", "root_key", "recipients", "identity_command", "compression", "limit_upload", "compact_per_run", "reseal_per_run", "object_lock", "object_lock_mode", "cache_size", "retention", "sets"}
 	setKeys = []string{"paths", "exclude", "exclude_file", "exclude_if_present", "exclude_larger_than", "exclude_caches", "one_file_system", "retention"}
 )
 
@@ -184,6 +186,7 @@ type (
 	folder    struct{ string } // an absolute path, "~/" being HOME
 	recipient struct{ string } // an age recipient
 	byteCount int64            // "100MiB"
+	perRun    int64            // "1GiB", or "0" for nothing
 	level     seal.Level       // of compression
 	rootKey   struct{ remote.PublicKey }
 )
@@ -231,6 +234,20 @@ func checkRecipient(text string) error {
 
 func (b *byteCount) UnmarshalText(text []byte) (err error) {
 	*b, err = parseSize(string(text))
+	return err
+}
+
+// compactPerRun is what a run reads again at most to give up mostly dead blobs,
+// unless the config says otherwise.
+const compactPerRun = 1 << 30
+
+func (p *perRun) UnmarshalText(text []byte) error {
+	if string(text) == "0" {
+		*p = 0
+		return nil
+	}
+	n, err := parseSize(string(text))
+	*p = perRun(n)
 	return err
 }
 

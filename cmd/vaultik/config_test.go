@@ -45,6 +45,12 @@ func TestConfigSaysEverything(t *testing.T) {
 	if got := seal.Level(c.Compression); got != seal.Better {
 		t.Errorf("compression %v", got)
 	}
+	if c.CompactPerRun != 1<<30 || c.ResealPerRun != 0 {
+		t.Errorf("compact_per_run %d, reseal_per_run %d", c.CompactPerRun, c.ResealPerRun)
+	}
+	if c, err := parseConfig("vaultik.toml", []byte("compact_per_run = \"0\"\nreseal_per_run = \"10GiB\"\n"+goodConfig)); err != nil || c.CompactPerRun != 0 || c.ResealPerRun != 10<<30 {
+		t.Errorf("with compact_per_run and reseal_per_run: %v, %v", c, err)
+	}
 	if c.LimitUpload != 5<<20 {
 		t.Errorf("limit_upload %d", c.LimitUpload)
 	}
@@ -187,7 +193,7 @@ func TestCommentsOfAWrittenConfigAreSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.Sets[name{"default"}]; len(s.Exclude) == 0 || s.ExcludeLargerThan == 0 || !s.OneFileSystem || !s.ExcludeCaches || c.IdentityCommand == "" || c.LimitUpload == 0 {
+	if s := c.Sets[name{"default"}]; len(s.Exclude) == 0 || s.ExcludeLargerThan == 0 || !s.OneFileSystem || !s.ExcludeCaches || c.IdentityCommand == "" || c.LimitUpload == 0 || c.ResealPerRun == 0 {
 		t.Errorf("not all settings are mentioned: %+v", c)
 	}
 }

@@ -28,6 +28,10 @@ func (a *app) summary(r *backup.Result) {
 		Stored    int64       `json:"bytes_stored"`
 		Metadata  int64       `json:"bytes_metadata"`
 		Blobs     int         `json:"blobs"`
+		Forgotten int         `json:"forgotten"`     // purged snapshots that the run learnt of
+		Retired   int         `json:"retired_blobs"` // mostly dead ones, to be pruned
+		Moved     int64       `json:"bytes_moved"`   // read again and uploaded anew to that end, or for new recipients
+		Former    int64       `json:"bytes_former"`  // of blobs that only former recipients can read
 		Missed    int64       `json:"unreadable"`
 		Complete  bool        `json:"complete"`
 		Started   string      `json:"started"`
@@ -35,12 +39,22 @@ func (a *app) summary(r *backup.Result) {
 		Seconds   float64     `json:"seconds"`
 	}{
 		"summary", r.Snapshot, r.Set, r.Seq, r.Manifest, r.Entries, r.Changed, r.Removed, r.Bytes, r.Read, r.NewBytes, r.Stored, r.Metadata,
-		r.Blobs, r.Missed, !r.Incomplete(), r.Started.UTC().Format(time.RFC3339), r.Finished.UTC().Format(time.RFC3339), took.Seconds(),
+		r.Blobs, r.Forgotten, r.Retired, r.Moved, r.Former, r.Missed, !r.Incomplete(), r.Started.UTC().Format(time.RFC3339), r.Finished.UTC().Format(time.RFC3339), took.Seconds(),
 	})
 	a.ui.say("set %s: %s, %s; %s new or changed, %s gone", r.Set,
 		plural(r.Entries, "entry", "entries"), size(r.Bytes), count(r.Changed), count(r.Removed))
 	a.ui.say("read %s, %s of it new; stored %s in %s, and %s of metadata, in %s",
 		size(r.Read), size(r.NewBytes), size(r.Stored), plural(int64(r.Blobs), "blob", "blobs"), size(r.Metadata), duration(took))
+	for _, set := range r.Closed {
+		a.ui.say("set %s is closed: all of its snapshots were purged", set)
+	}
+	if r.Retired > 0 || r.Moved > 0 {
+		a.ui.say("retired %s of %s, mostly unused; moved %s out of such blobs and those of former recipients",
+			plural(int64(r.Retired), "blob", "blobs"), size(r.RetiredBytes), size(r.Moved))
+	}
+	if r.Former > 0 {
+		a.ui.note("%s of what this snapshot needs can be read by the former recipients only; the next runs upload it anew, as reseal_per_run says", size(r.Former))
+	}
 	if r.Missed > 0 {
 		a.ui.say("snapshot %s saved, but %s could not be read", r.Snapshot, plural(r.Missed, "source", "sources"))
 		return

@@ -26,7 +26,8 @@ state_dir = %s
 root_key = %s
 
 # Whose identities can open the snapshots: public keys only. After a change
-# everything is uploaded anew, so that every recipient can read all of it.
+# everything is uploaded anew, so that every recipient can read all of it; see
+# reseal_per_run.
 recipients = [
 %s]
 
@@ -45,6 +46,15 @@ recipients = [
 # a lock, with governance those can who have a special permission. Locks end:
 # run "vaultik store renew" every week.
 %s
+
+# How much a run reads again and uploads anew, so that blobs of which purged
+# snapshots leave less than a quarter in use can be pruned; "0" is nothing.
+#compact_per_run = "1GiB"
+
+# After a change of recipients, how much of what is stored a run reads again and
+# uploads anew. Until all is done, new recipients cannot read all of a snapshot,
+# nor do without the former ones. Without this the next run does everything.
+#reseal_per_run = "10GiB"
 
 # How much of what was fetched, still encrypted, commands that read contents
 # keep in the cache folder. Without this 4GiB, and nothing of a store in a

@@ -226,6 +226,7 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 		Version: b.Version, Revision: b.Revision, Recipients: w.conf.recipients(), Signer: signer,
 		Chunking: metastore.Chunking{Algorithm: chunker, Min: chunkMin, Avg: chunkAvg, Max: chunkMax, Secret: secret},
 		Level:    seal.Level(w.conf.Compression), BlobSize: blobSize, Now: a.now,
+		Root: w.conf.RootKey.PublicKey, CompactPerRun: int64(w.conf.CompactPerRun), ResealPerRun: int64(w.conf.ResealPerRun),
 	}
 	return nil
 }
