@@ -48,9 +48,11 @@ func (a *app) summary(r *backup.Result) {
 	for _, set := range r.Closed {
 		a.ui.say("set %s is closed: all of its snapshots were purged", set)
 	}
-	if r.Retired > 0 || r.Moved > 0 {
-		a.ui.say("retired %s of %s, mostly unused; moved %s out of such blobs and those of former recipients",
-			plural(int64(r.Retired), "blob", "blobs"), size(r.RetiredBytes), size(r.Moved))
+	if r.Retired > 0 {
+		a.ui.say("retired %s of %s, mostly unused", plural(int64(r.Retired), "blob", "blobs"), size(r.RetiredBytes))
+	}
+	if r.Moved > 0 {
+		a.ui.say("moved %s of what was stored to new blobs", size(r.Moved))
 	}
 	if r.Former > 0 {
 		a.ui.note("%s of what this snapshot needs can be read by the former recipients only; the next runs upload it anew, as reseal_per_run says", size(r.Former))
