@@ -108,6 +108,12 @@ func (w *writer) references(ctx context.Context, m *remote.Manifest) ([]byte, er
 	if m.Pins, err = w.list(ctx, m, objects(pins), &known); err != nil {
 		return nil, err
 	}
+	return KeptLists(m)
+}
+
+// KeptLists is what the index keeps of a manifest's blob lists, for the next
+// run to name them again.
+func KeptLists(m *remote.Manifest) ([]byte, error) {
 	var keep []remote.ListRef
 	for _, l := range []*remote.ListRef{m.Blobs.List, m.Pins.List} {
 		if l != nil && !slices.Contains(keep, *l) {

@@ -15,7 +15,7 @@ import (
 // What view.sql writes into the file's header.
 const (
 	viewApplication = 0x766b7677 // "vkvw"
-	viewVersion     = 2
+	viewVersion     = 3
 )
 
 // completeMark is the row of about that is written last.

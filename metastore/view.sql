@@ -3,7 +3,7 @@
 -- number of the mounted tree leads to its row, without any table in memory.
 
 PRAGMA application_id = 0x766b7677; -- "vkvw"
-PRAGMA user_version = 2;            -- the version of this text and of the page's layout
+PRAGMA user_version = 3;            -- the version of this text and of the page's layout
 
 -- Numbers of the whole: the totals, and "complete" when all is there.
 CREATE TABLE about (
@@ -31,12 +31,21 @@ CREATE TABLE xattrs (
 	value BLOB NOT NULL,
 	PRIMARY KEY (file, name)
 ) WITHOUT ROWID;
-CREATE TABLE blobs (
+CREATE TABLE volumes (
 	id     INTEGER PRIMARY KEY,
-	hash   BLOB NOT NULL,
-	seq    INTEGER NOT NULL,
-	size   INTEGER NOT NULL,
-	header INTEGER NOT NULL
+	fstype TEXT NOT NULL,
+	fsid   INTEGER NOT NULL,
+	root   BLOB NOT NULL
+);
+CREATE TABLE blobs (
+	id         INTEGER PRIMARY KEY,
+	hash       BLOB NOT NULL,
+	seq        INTEGER NOT NULL,
+	size       INTEGER NOT NULL,
+	header     INTEGER NOT NULL,
+	recipients BLOB NOT NULL,
+	level      INTEGER NOT NULL,
+	upload_ms  INTEGER NOT NULL
 );
 
 -- Packed (packed.go says how).

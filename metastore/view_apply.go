@@ -56,11 +56,11 @@ func (b *builder) insert(c *change) (added bool, err error) {
 		}
 		return b.snapshots.add(values...)
 	case TableVolumes:
-		return b.volumes.add(c.n[0])
+		return b.volumes.add(c.n[0], string(c.bytes[:c.n[2]]), c.n[1], c.bytes[c.n[2]:])
 	case TableXattrs:
 		return b.xattrs.add(c.n[0], c.bytes[:c.n[1]], c.bytes[c.n[1]:])
 	case TableBlobs:
-		return b.blobs.add(c.n[0], c.bytes, c.n[1], c.n[2], c.n[3])
+		return b.blobs.add(c.n[0], c.bytes[:hashSize], c.n[1], c.n[2], c.n[3], c.bytes[hashSize:], c.n[4], c.n[5])
 	case TablePaths:
 		if added, err = b.pathIDs.put(&row); added {
 			err = b.paths.add(c.n[0], c.n[1], c.bytes)

@@ -158,9 +158,9 @@ func (b *builder) prepare(stage string) error {
 		key     string
 	}{
 		{&b.snapshots, "main.snapshots", 22, TableSnapshots.Key()},
-		{&b.volumes, "stage.volumes", 1, TableVolumes.Key()},
+		{&b.volumes, "main.volumes", 4, TableVolumes.Key()},
 		{&b.xattrs, "main.xattrs", 3, TableXattrs.Key()},
-		{&b.blobs, "main.blobs", 5, TableBlobs.Key()},
+		{&b.blobs, "main.blobs", 8, TableBlobs.Key()},
 	} {
 		var err error
 		if *t.to, err = newPlainTable(b.conn, t.table, t.columns, t.key); err != nil {

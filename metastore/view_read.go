@@ -172,6 +172,10 @@ func (v *View) Xattrs(ctx context.Context, ino uint64) ([]Xattr, error) {
 	if err != nil || !n.HasXattrs {
 		return nil, err
 	}
+	return v.xattrsOf(ctx, &n)
+}
+
+func (v *View) xattrsOf(ctx context.Context, n *Node) ([]Xattr, error) {
 	rows, err := v.attributes.Query(n.row)
 	if err != nil {
 		return nil, v.fail(fmt.Sprintf("read the extended attributes of %q", n.Name), err)

@@ -108,6 +108,9 @@ func (l *loader) Insert(t Table, row []Value) error {
 		for i := range c.row {
 			c.row[i].Bytes = slices.Clone(row[i].Bytes)
 		}
+	case TableVolumes:
+		c.n = [6]int64{row[0].Int, row[2].Int, int64(len(row[1].Bytes))}
+		return l.add(c, row[1].Bytes, row[3].Bytes)
 	case TablePaths:
 		c.n[0], c.n[1] = row[0].Int, row[1].Int
 		return l.add(c, row[2].Bytes)
@@ -126,8 +129,8 @@ func (l *loader) Insert(t Table, row []Value) error {
 		c.n[0], c.n[1] = row[0].Int, row[2].Int
 		return l.add(c, row[1].Bytes)
 	case TableBlobs:
-		c.n = [6]int64{row[0].Int, row[2].Int, row[3].Int, row[4].Int}
-		return l.add(c, row[1].Bytes)
+		c.n = [6]int64{row[0].Int, row[2].Int, row[3].Int, row[4].Int, row[6].Int, row[7].Int}
+		return l.add(c, row[1].Bytes, row[5].Bytes)
 	default: // numbers only, or only they count
 		for i := range min(len(row), len(c.n)) {
 			c.n[i] = row[i].Int

@@ -1,7 +1,6 @@
 -- What a view is made from and does not keep: a database of its own, deleted
 -- when the view is complete.
 
-CREATE TABLE stage.volumes (id INTEGER PRIMARY KEY);
 CREATE TABLE stage.paths (
 	id     INTEGER NOT NULL,
 	parent INTEGER NOT NULL,

@@ -51,7 +51,7 @@ func (w *walker) prepare(b *builder) (err error) {
 		{&w.addPage, "INSERT INTO main.pages VALUES (?, ?, ?, ?)"},
 		{&w.addLink, "INSERT OR IGNORE INTO stage.links VALUES (?, ?)"},
 		{&w.getLink, "SELECT slot FROM stage.links WHERE key = ?"},
-		{&w.getVolume, "SELECT id FROM stage.volumes WHERE id = ?"},
+		{&w.getVolume, "SELECT id FROM main.volumes WHERE id = ?"},
 		{&w.getXattr, "SELECT 1 FROM main.xattrs WHERE file = ? LIMIT 1"},
 	} {
 		if *s.to, err = prepare(b.conn, s.query); err != nil {
