@@ -14,9 +14,10 @@ import (
 // What to do about ErrStoreLost and ErrCloned.
 const (
 	startAnew = "move the config and the state folder away and start a new writer here: " +
-		"\"vaultik init --root KEY --recipient KEY\", both as that config has them"
+		"\"vaultik init --store URL --root KEY --recipient KEY PATH…\", all as that config has them"
 	wrongStore = "look whether this is the right store and whether it is complete; if the snapshot is gone for good, " + startAnew
-	newWriter  = "if this machine or its state folder was copied, or brought back from an old copy, " + startAnew
+	newWriter  = "if this machine or its state folder was brought back from an old copy, \"vaultik index rebuild --force --identity KIT\" " +
+		"brings the index up to date; if it is a copy of another machine that goes on as this writer, or without the recovery kit, " + startAnew
 )
 
 // settle brings index and store together before a run: an intent on file is

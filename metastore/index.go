@@ -138,13 +138,18 @@ func OpenIndex(ctx context.Context, path string, o Options) (*Index, error) {
 	return x, nil
 }
 
+// makeAnew is what to do without an index.
+const makeAnew = `make it anew from the store: "vaultik index rebuild --identity KIT"; ` +
+	`without the recovery kit, move the config away and start a new writer: ` +
+	`"vaultik init --store URL --root KEY --recipient KEY PATH…", all as that config has them`
+
 func openError(path string, err error) error {
 	advice := ""
 	switch {
 	case errors.Is(err, ErrIndexVersion):
-		advice = `; use the version of vaultik that wrote it, or move the state folder and the config away and start a new writer with "vaultik init"`
+		advice = `; use the version of vaultik that wrote it, or ` + makeAnew
 	case errors.Is(err, ErrNotIndex), errors.Is(err, ErrIndexDamaged):
-		advice = `; move the state folder and the config away, and start a new writer with "vaultik init"`
+		advice = "; " + makeAnew
 	}
 	return fmt.Errorf("open index %q: %w%s", path, err, advice)
 }
@@ -196,12 +201,8 @@ func checkHeader(path string) (unclean bool, err error) {
 // disk is most likely to have lost something, it looks at every page.
 func (x *Index) check(ctx context.Context, unclean bool) error {
 	if unclean {
-		var result string
-		if err := x.conn.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+		if err := x.quickCheck(ctx); err != nil {
 			return err
-		}
-		if result != "ok" {
-			return fmt.Errorf("%w: %s", ErrIndexDamaged, result)
 		}
 	}
 	if err := x.loadIDs(ctx); err != nil {
@@ -212,6 +213,17 @@ func (x *Index) check(ctx context.Context, unclean bool) error {
 		return fmt.Errorf("%w: it does not say whose it is", ErrIndexDamaged)
 	}
 	return err
+}
+
+func (s *session) quickCheck(ctx context.Context) error {
+	var result string
+	if err := s.conn.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+		return err
+	}
+	if result != "ok" {
+		return fmt.Errorf("%w: %s", ErrIndexDamaged, result)
+	}
+	return nil
 }
 
 // Close closes the index. What a run in progress has not committed is lost, as

@@ -218,3 +218,9 @@ func (b *Rebuilding) settle(ctx context.Context, live []BlobRef, lists []byte) (
 		return err
 	})
 }
+
+// Verify reads the whole index and fails with ErrIndexDamaged if SQLite finds
+// anything wrong with it.
+func (x *Index) Verify(ctx context.Context) error {
+	return x.look(ctx, "all of it", func() error { return x.quickCheck(ctx) })
+}

@@ -31,8 +31,8 @@ func checkTags(tags []string) error {
 func lost(what, writer string, err error) error {
 	err = fmt.Errorf("%s of writer %q: %w", what, writer, err)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w; if the state folder was lost, move the config away and start a new writer: "+
-			"\"vaultik init --root KEY --recipient KEY\", both as that config has them", err)
+		err = fmt.Errorf("%w; make it anew from the store: \"vaultik index rebuild --identity KIT\"; without the recovery kit, move the config away and start a new writer: "+
+			"\"vaultik init --store URL --root KEY --recipient KEY PATH…\", all as that config has them", err)
 	}
 	return err
 }

@@ -64,7 +64,7 @@ var errNoConfig = errors.New("no config")
 func readConfig(path string) (*config, error) {
 	text, err := readSmall(path, configLimit)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %q does not exist; \"vaultik init --store URL PATH…\" writes one, --config names another", errNoConfig, path)
+		return nil, fmt.Errorf("%w: %q does not exist; \"vaultik init --store URL PATH…\" writes one, --config names another; if it was lost, \"vaultik init --from-kit KIT\" brings it back", errNoConfig, path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the config: %w", err)

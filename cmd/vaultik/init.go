@@ -19,7 +19,9 @@ func (a *app) initCommand() *cli.Command {
 		Description: "Writes the config with a set \"default\" of the PATHs, the writer's signing key, and\n" +
 			"the recovery kit, without which nothing can be restored. Asks nothing.\n\n" +
 			"On a further machine of the same store, give --root and --recipient as the first\n" +
-			"machine's kit states them: no identity and no kit are made there.",
+			"machine's kit states them: no identity and no kit are made there.\n\n" +
+			"On a machine that was set up and has lost its files, --from-kit KIT brings them back\n" +
+			"from the store, and PATHs are left out: its newest snapshots say what they were.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "kit", Usage: "write the recovery kit to `FILE` (default: ./vaultik-recovery-kit-WRITER.txt)"},
 			&cli.StringFlag{Name: "writer", Usage: "the writer's `NAME` (default: the host's name, with a number if it is taken)"},
@@ -27,9 +29,14 @@ func (a *app) initCommand() *cli.Command {
 			&cli.StringFlag{Name: "root", Usage: "the public root `KEY` of the store's other writers: this is a further machine"},
 			&cli.StringFlag{Name: "object-lock", Usage: "lock every object against deletion for `TIME`, such as 30d, in a bucket made with object lock"},
 			&cli.StringFlag{Name: "object-lock-mode", Usage: "`MODE` of the locks: compliance (default; nobody can lift them) or governance"},
+			&cli.StringFlag{Name: "from-kit", Usage: "bring back what this machine had: config, keys and index of the writer that it is, with the recovery kit `FILE`"},
+			&cli.BoolFlag{Name: "fewer-recipients", Usage: "with --from-kit: go on without recipients whose public keys are not given"},
 			&cli.BoolFlag{Name: "x25519", Usage: "make a classic age identity instead of a post-quantum one, for age older than 1.3"},
 		},
 		Action: func(c *cli.Context) error {
+			if c.IsSet("from-kit") {
+				return a.fromKit(c)
+			}
 			s, err := a.planInit(c)
 			if err != nil {
 				return err

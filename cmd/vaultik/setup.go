@@ -24,7 +24,8 @@ type setup struct {
 	app        *app
 	where      folders
 	url        storeURL
-	paths      []string // absolute
+	paths      []string     // absolute
+	sets       []revivedSet // of a config that is brought back, instead of paths
 	writer     string
 	named      bool // by --writer: no number is appended
 	further    bool // another machine has the kit

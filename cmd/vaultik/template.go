@@ -71,10 +71,7 @@ recipients = [
 #min_age = "30d"
 
 # "vaultik backup" backs up every set, "vaultik backup NAME" one of them.
-[sets.default]
-paths = [
-%s]
-
+%s
 # What to leave out, in the syntax of gitignore: "*.o" anywhere, "cache/"
 # folders anywhere, "/tmp" at the top of each path, a whole path from "/" if it
 # leads into one of the paths.
@@ -94,8 +91,29 @@ paths = [
 # Leave out what is mounted below the paths.
 #one_file_system = true
 `, tomlString(s.url.String()), tomlString(s.writer), tomlString(s.where.state), tomlString(s.rootPublic.String()),
-		tomlList(s.recipients), s.lockText(), tomlList(s.paths))
+		tomlList(s.recipients), s.lockText(), s.setsText())
 	return b.String()
+}
+
+// setsText is the config's sets: those that are brought back, or the default.
+func (s *setup) setsText() string {
+	sets := s.sets
+	if len(sets) == 0 {
+		sets = []revivedSet{{name: "default", paths: s.paths}}
+	}
+	var all []string
+	for _, set := range sets {
+		name := set.name
+		if strings.Contains(name, ".") {
+			name = tomlString(name)
+		}
+		text := "[sets." + name + "]\npaths = [\n" + tomlList(set.paths) + "]\n"
+		if len(set.excludes) > 0 {
+			text += "exclude = [\n" + tomlList(set.excludes) + "]\n"
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, "\n")
 }
 
 func tomlList(items []string) string {

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+func (a *app) indexCommand() *cli.Command {
+	return group("index", "work with this machine's record of its backups",
+		&cli.Command{
+			Name: "rebuild", OnUsageError: usageError,
+			Usage: "make a lost index anew from the store",
+			Description: "Reads the metadata of all this writer's snapshots, so that the next backup goes on\n" +
+				"where the last one ended, reads what changed since, and uploads what the store does\n" +
+				"not have. A lost chunker secret is put back. With the recovery kit a lost signing key\n" +
+				"is replaced by a new one. Where the config is lost too: \"vaultik init --from-kit KIT\".",
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "identity", Usage: "recovery kit or age identity `FILE`, \"-\" for standard input (VAULTIK_IDENTITY_FILE, VAULTIK_IDENTITY)"},
+				&cli.BoolFlag{Name: "force", Usage: "also if the index is in order; the old one is kept beside it"},
+			},
+			Action: a.indexRebuild,
+		})
+}
+
+func (a *app) indexRebuild(c *cli.Context) (err error) {
+	if err := words(c, 0, 0); err != nil {
+		return err
+	}
+	r := revival{}
+	if r.where, err = a.folders(c.String("config")); err != nil {
+		return err
+	}
+	conf, err := readConfig(r.where.config)
+	if err != nil {
+		return err
+	}
+	a.useStateDir(&r.where, conf)
+	w := &writing{where: r.where, conf: conf}
+	if err := w.complete(c, a); err != nil {
+		return err
+	}
+	r.url, r.writer = w.url, conf.Writer.string
+	if r.id, err = a.identity(c.Context, c.String("identity"), conf); err != nil {
+		return err
+	}
+	if r.id == nil {
+		return errMissingIdentity()
+	}
+	if r.root, err = rootOf(r.id, conf); err != nil {
+		return err
+	}
+	unlock, err := lock(r.where.state)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.store.Close()) }()
+	if err := w.checkStore(c.Context, r.store); err != nil {
+		return err
+	}
+	defer collectOften()()
+	v, err := a.openRevival(c.Context, r)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.close()) }()
+	if !c.Bool("force") {
+		if err := v.refuseHealthy(c.Context); err != nil {
+			return err
+		}
+	}
+	made, err := v.index(c.Context)
+	if err != nil {
+		return err
+	}
+	if err := v.writeSecret(); err != nil {
+		return err
+	}
+	key, certify, err := v.makeKey(c.Context)
+	if err != nil {
+		return err
+	}
+	a.ui.done()
+	a.ui.result(struct {
+		Type      string `json:"message_type"`
+		Writer    string `json:"writer"`
+		Snapshots int64  `json:"snapshots"`
+		Entries   int64  `json:"entries"`
+		Blobs     int64  `json:"blobs"`
+		Bytes     int64  `json:"bytes"`   // of the blobs
+		Signer    string `json:"signer"`  // a new one; "" if the old one is there
+		Certify   string `json:"certify"` // what has to be run where the kit is; "" if nothing
+	}{"rebuilt", v.writer, made.Runs, made.Entries, made.Blobs, made.Bytes, textOf(key), certify})
+	a.ui.say("the index of writer %s is made anew from %s", v.writer, plural(made.Runs, "snapshot", "snapshots"))
+	a.ui.say("it knows %s, and %s with %s that need not be uploaded again",
+		plural(made.Entries, "entry", "entries"), plural(made.Blobs, "blob", "blobs"), size(made.Bytes))
+	v.sayKey(key, certify)
+	return nil
+}
+
+// sayKey tells of a new signing key, if there is one.
+func (r *revival) sayKey(key remote.PublicKey, certify string) {
+	switch {
+	case certify != "":
+		r.app.ui.say("the signing key was lost; a new one is made, and signs once it is certified; where the recovery kit is, run")
+		r.app.ui.say("")
+		r.app.ui.say("  %s", certify)
+	case !key.IsZero():
+		r.app.ui.say("the signing key was lost; a new one is made and certified from run %d on: %s", uint64(r.next), key)
+	}
+}
+
+func textOf(key remote.PublicKey) string {
+	if key.IsZero() {
+		return ""
+	}
+	return key.String()
+}
+
+// rootOf is the root key that the config and the kit agree on.
+func rootOf(id *identity, conf *config) (root remote.PublicKey, err error) {
+	if conf != nil {
+		root = conf.RootKey.PublicKey
+	}
+	switch {
+	case id.kit == nil && root.IsZero():
+		return root, errors.New("no root key: the config has none; give the recovery kit as --identity")
+	case id.kit == nil:
+	case root.IsZero():
+		root = id.kit.Root.Public()
+	case !root.Equal(id.kit.Root.Public()):
+		return root, fmt.Errorf("%w: the kit's root key is %s, this machine's config trusts %s; is this the kit of this store?",
+			remote.ErrNotTrusted, id.kit.Root.Public(), root)
+	}
+	return root, nil
+}
+
+// refuseHealthy stops where the index is there and of use.
+func (r *revival) refuseHealthy(ctx context.Context) error {
+	status, err := r.standing(ctx)
+	if err != nil || status == nil {
+		return err
+	}
+	there := fmt.Sprintf("the index %q is there and in order: it belongs to writer %q and knows its runs up to %d, the store has run %d",
+		r.file(indexFile), status.Writer, status.LastSeq, uint64(r.next)-1)
+	if status.LastSeq == int64(r.next)-1 {
+		return fmt.Errorf("%s; nothing is lost, and \"vaultik backup\" goes on from it (--force makes it anew all the same, and keeps the old one)", there)
+	}
+	return fmt.Errorf("%s; if it is an old copy, --force makes it anew and keeps the old one; "+
+		"if another machine is at work as this writer, this one must become a new writer instead", there)
+}
+
+// standing is where the index stands; nil if there is none, or none of use.
+func (r *revival) standing(ctx context.Context) (*metastore.Status, error) {
+	index, err := metastore.OpenIndex(ctx, r.file(indexFile), metastore.Options{})
+	if err == nil {
+		var status metastore.Status
+		if err = index.Verify(ctx); err == nil {
+			status, err = index.Status(ctx)
+		}
+		if err = errors.Join(err, index.Close()); err == nil {
+			return &status, nil
+		}
+	}
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
+	case errors.Is(err, metastore.ErrNotIndex), errors.Is(err, metastore.ErrIndexDamaged), errors.Is(err, metastore.ErrIndexVersion):
+		r.app.ui.warn("%v", err)
+	default:
+		return nil, err
+	}
+	return nil, nil
+}

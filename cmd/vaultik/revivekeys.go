@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+// writeSecret puts the chunker's secret back that the newest snapshot was made
+// with: with another one everything would be cut, and stored, anew.
+func (r *revival) writeSecret() error {
+	there, err := readSecret(r.file(secretFile))
+	switch {
+	case err == nil && (r.secret == nil || bytes.Equal(there, r.secret)):
+		return nil
+	case r.secret == nil: // there is no snapshot to deduplicate against
+		r.secret = make([]byte, secretSize)
+		if _, err := io.ReadFull(r.app.random, r.secret); err != nil {
+			return err
+		}
+	case err == nil:
+		r.app.ui.warn("the chunker secret is not the one that snapshots were made with, and is replaced")
+	}
+	if err := r.moveAway(secretFile); err != nil {
+		return err
+	}
+	if err := create(r.file(secretFile), fmt.Appendf(nil, "%x\n", r.secret)); err != nil {
+		return fmt.Errorf("write the chunker secret: %w", err)
+	}
+	r.app.ui.note("the chunker secret is there again")
+	return nil
+}
+
+// makeKey gives the writer a new signing key if its own is lost. With the kit
+// it is certified from the next run on; without, certify is the command that
+// does it where the kit is.
+func (r *revival) makeKey(ctx context.Context) (made remote.PublicKey, certify string, err error) {
+	_, err = readSigningKey(r.file(signingKeyFile))
+	if err == nil {
+		return made, "", nil
+	}
+	if !errors.Is(err, iofs.ErrNotExist) {
+		r.app.ui.warn("%v", err)
+		if err := r.moveAway(signingKeyFile); err != nil {
+			return made, "", err
+		}
+	}
+	next := rotation{store: r.store, root: r.root, writer: r.writer, dir: r.file(""), random: r.app.random, from: r.next}
+	if r.id.kit != nil {
+		c, err := next.rotate(ctx, r.id.kit.Root)
+		if err != nil {
+			return made, "", fmt.Errorf("make a new signing key: %w", err)
+		}
+		return c.Key, "", nil
+	}
+	_, key, err := next.propose(ctx)
+	if err != nil {
+		return made, "", fmt.Errorf("make a new signing key: %w", err)
+	}
+	return key.Public(), certifyLine(r.writer, key.Public(), r.next, r.url), nil
+}
