@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 )
 
@@ -17,6 +18,8 @@ type replaying struct {
 	linked  map[int64]int64 // contents of files with several names, likewise
 	paths   int64           // greater ids are paths that no earlier run knew
 
+	newBlobs map[int64]bool // those of the view's that no earlier run referred to
+
 	from, to Time // while the run went on, and as long as a clock may tick around that
 }
 
@@ -26,7 +29,7 @@ const clockTick = 2
 
 // replay records everything that a view shows.
 func replay(ctx context.Context, r *Run, v *View) error {
-	t := &replaying{run: r, view: v, volumes: map[int64]int64{}, blobs: map[int64]int64{}, linked: map[int64]int64{}}
+	t := &replaying{run: r, view: v, volumes: map[int64]int64{}, blobs: map[int64]int64{}, linked: map[int64]int64{}, newBlobs: map[int64]bool{}}
 	s := v.Snapshot()
 	t.from, t.to = s.Started, s.Finished
 	t.from.Sec -= clockTick
@@ -38,7 +41,12 @@ func replay(ctx context.Context, r *Run, v *View) error {
 	if err != nil {
 		return err
 	}
-	if err := t.entry(ctx, &root, RootPath); err != nil {
+	then, _, err := r.Open(ctx, RootPath)
+	if err != nil {
+		return err
+	}
+	then.Path = RootPath
+	if err := t.entry(ctx, &root, &then); err != nil {
 		return err
 	}
 	if root.State == StateUnreadable {
@@ -85,9 +93,12 @@ func (t *replaying) blob(ctx context.Context, scan func(...any) error) error {
 	}
 	copy(t.run.recipients[:], recipients)
 	return t.run.write(ctx, "record a blob", func(x *Index) error {
-		_, err := x.row(`INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (seq, hash) DO UPDATE SET size = excluded.size RETURNING id`,
-			[]any{hash, seq, size, header, recipients, level, ms}, &row)
+		known, err := x.row("SELECT id FROM blobs WHERE seq = ? AND hash = ?", []any{seq, hash}, &row)
+		if err == nil && !known {
+			t.newBlobs[id] = true
+			row, _, err = x.exec("INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+				hash, seq, size, header, recipients, level, ms)
+		}
 		t.blobs[id] = row
 		return err
 	})
@@ -98,25 +109,30 @@ const nodesAtOnce = 512
 
 // folder records what is in a folder, and closes what is not any more.
 func (t *replaying) folder(ctx context.Context, ino uint64, path int64) error {
+	var entries, gaps int64
 	for cookie := uint64(0); ; {
 		nodes, err := t.view.ReadDir(ctx, ino, cookie, nodesAtOnce)
 		if err != nil {
 			return err
 		}
 		if len(nodes) == 0 {
-			return t.closeGone(ctx, ino, path)
+			return t.closeGone(ctx, ino, path, entries, gaps)
 		}
 		cookie = nodes[len(nodes)-1].Cookie
-		paths, err := t.pathsOf(ctx, path, nodes)
+		known, err := t.versions(ctx, path, nodes)
 		if err != nil {
 			return err
 		}
 		for i := range nodes {
-			if err := t.entry(ctx, &nodes[i], paths[i]); err != nil {
+			n, v := &nodes[i], &known[i]
+			if err := t.entry(ctx, n, v); err != nil {
 				return err
 			}
-			if nodes[i].Type == Directory && nodes[i].State != StateUnreadable {
-				if err := t.folder(ctx, nodes[i].Ino, paths[i]); err != nil {
+			entries++
+			if n.State == StateUnreadable {
+				gaps++
+			} else if n.Type == Directory {
+				if err := t.folder(ctx, n.Ino, v.Path); err != nil {
 					return err
 				}
 			}
@@ -124,27 +140,71 @@ func (t *replaying) folder(ctx context.Context, ino uint64, path int64) error {
 	}
 }
 
-func (t *replaying) pathsOf(ctx context.Context, folder int64, nodes []Node) ([]int64, error) {
+// versions finds the open version of each of a folder's entries, or at least
+// finds or makes its path.
+func (t *replaying) versions(ctx context.Context, folder int64, nodes []Node) ([]Version, error) {
+	known := make([]Version, len(nodes))
 	if folder > t.paths {
 		names := make([]string, len(nodes))
 		for i := range nodes {
 			names[i] = nodes[i].Name
 		}
-		return t.run.NewPaths(ctx, folder, names)
+		paths, err := t.run.NewPaths(ctx, folder, names)
+		for i, path := range paths {
+			known[i].Path = path
+		}
+		return known, err
 	}
-	ids := make([]int64, len(nodes))
-	for i := range nodes {
-		var err error
-		if ids[i], err = t.run.Path(ctx, folder, nodes[i].Name); err != nil {
+	// Listings have everything but directories first, both in byte order.
+	split := slices.IndexFunc(nodes, func(n Node) bool { return n.Type == Directory })
+	if split < 0 {
+		split = len(nodes)
+	}
+	for _, k := range [][2]int{{0, split}, {split, len(nodes)}} {
+		if err := t.match(ctx, folder, nodes[k[0]:k[1]], known[k[0]:k[1]]); err != nil {
 			return nil, err
 		}
 	}
-	return ids, nil
+	for i := range known {
+		if known[i].Path == 0 {
+			var err error
+			if known[i].Path, err = t.run.Path(ctx, folder, nodes[i].Name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return known, nil
 }
 
-// entry records one entry. What was unreadable is a gap: what earlier runs saw
-// there, and below, stays open.
-func (t *replaying) entry(ctx context.Context, n *Node, path int64) (err error) {
+// match looks up the open versions of entries that are sorted by name.
+func (t *replaying) match(ctx context.Context, folder int64, nodes []Node, known []Version) error {
+	if len(nodes) == 0 {
+		return nil
+	}
+	return t.run.read(ctx, "look up a folder's entries", func(x *Index) error {
+		i := 0
+		return x.each(ctx, "SELECT "+versionColumns+`, p.name FROM paths p JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
+			WHERE p.parent = ? AND p.name >= ? AND p.name <= ? ORDER BY p.name`,
+			[]any{t.run.set, folder, []byte(nodes[0].Name), []byte(nodes[len(nodes)-1].Name)}, func(scan func(...any) error) error {
+				var v Version
+				if err := scanVersion(scan, &v, &v.Name); err != nil {
+					return err
+				}
+				for nodes[i].Name < v.Name {
+					i++
+				}
+				if nodes[i].Name == v.Name {
+					known[i] = v
+				}
+				return nil
+			})
+	})
+}
+
+// entry records one entry, of which v is the open version, if it has a Row, or
+// only the path. What was unreadable is a gap: what earlier runs saw there, and
+// below, stays open.
+func (t *replaying) entry(ctx context.Context, n *Node, v *Version) (err error) {
 	f := n.File
 	f.Volume = t.volumes[f.Volume]
 	if n.HasXattrs {
@@ -153,28 +213,52 @@ func (t *replaying) entry(ctx context.Context, n *Node, path int64) (err error) 
 		}
 	}
 	if f.State == StateUnreadable {
-		return t.run.Gap(ctx, path, f, cmp.Or(f.Errno, int(syscall.EIO)))
-	}
-	isNew := path > t.paths
-	var old Version
-	if !isNew {
-		if old, _, err = t.run.Open(ctx, path); err != nil {
-			return err
-		}
-	}
-	if n.Content != 0 {
-		if f.Content, err = t.content(ctx, n, old.File.Content); err != nil {
-			return err
-		}
+		return t.run.Gap(ctx, v.Path, f, cmp.Or(f.Errno, int(syscall.EIO)))
 	}
 	// When in this run it was read is not known: an edit at that moment may
 	// show in nothing.
 	recheck := f.State == StateChanged || t.during(f.MTime) || t.during(f.CTime)
-	if isNew {
-		return t.run.RecordNew(ctx, path, f, recheck)
+	if same, err := t.same(ctx, n, &f, v); err != nil || same && !recheck {
+		return err
 	}
-	_, err = t.run.Record(ctx, path, f, recheck)
+	if n.Content != 0 {
+		if f.Content, err = t.content(ctx, n, v.File.Content); err != nil {
+			return err
+		}
+	}
+	if v.Path > t.paths {
+		return t.run.RecordNew(ctx, v.Path, f, recheck)
+	}
+	_, err = t.run.Record(ctx, v.Path, f, recheck)
 	return err
+}
+
+// same reports whether an entry is as its open version was, so that nothing
+// has to be recorded: as for a backup, what has the same time stamps has the
+// same content. A chunk that is in another blob since is news all the same.
+func (t *replaying) same(ctx context.Context, n *Node, f *File, v *Version) (bool, error) {
+	then := v.File
+	if v.Row == 0 || v.Recheck || v.xattrs != 0 || len(f.Xattrs) != 0 || (then.Content == 0) != (n.Content == 0) {
+		return false, nil
+	}
+	then.Content = f.Content
+	if !then.equal(f) {
+		return false, nil
+	}
+	moved := false
+	if n.Content != 0 && len(t.newBlobs) > 0 {
+		err := t.view.Pieces(ctx, []int64{n.Content}, func(p Piece) error {
+			moved = moved || t.newBlobs[p.BlobID]
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	if !moved && n.Nlink > 1 && n.Content != 0 {
+		t.linked[n.Content] = v.File.Content
+	}
+	return !moved, nil
 }
 
 func (t *replaying) during(s Time) bool { return s.Sec >= t.from.Sec && s.Sec <= t.to.Sec }
@@ -214,32 +298,38 @@ func (t *replaying) content(ctx context.Context, n *Node, like int64) (id int64,
 	return id, err
 }
 
-// closeGone closes what earlier runs saw in a folder and this one did not.
-func (t *replaying) closeGone(ctx context.Context, ino uint64, folder int64) error {
+// closeGone closes what earlier runs saw in a folder and this one did not. The
+// folder has so many entries, of which some are gaps.
+func (t *replaying) closeGone(ctx context.Context, ino uint64, folder int64, entries, gaps int64) error {
 	if folder > t.paths {
 		return nil
 	}
+	const open = `FROM paths p JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL WHERE p.parent = ?`
 	type child struct {
 		path int64
 		name string
 	}
 	for after := ""; ; {
-		var open []child
+		var children []child
 		err := t.run.read(ctx, "look up a folder's entries", func(x *Index) error {
-			return x.each(ctx, `SELECT p.id, p.name FROM paths p JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
-				WHERE p.parent = ? AND p.name > ? ORDER BY p.name LIMIT ?`, []any{t.run.set, folder, []byte(after), nodesAtOnce},
+			var n int64
+			if _, err := x.row("SELECT count(*) "+open, []any{t.run.set, folder}, &n); err != nil || gaps == 0 && n == entries {
+				return err // each entry has an open version, and there are no others
+			}
+			return x.each(ctx, "SELECT p.id, p.name "+open+" AND p.name > ? ORDER BY p.name LIMIT ?",
+				[]any{t.run.set, folder, []byte(after), nodesAtOnce},
 				func(scan func(...any) error) error {
 					var c child
 					err := scan(&c.path, &c.name)
-					open = append(open, c)
+					children = append(children, c)
 					return err
 				})
 		})
-		if err != nil || len(open) == 0 {
+		if err != nil || len(children) == 0 {
 			return err
 		}
-		after = open[len(open)-1].name
-		for _, c := range open {
+		after = children[len(children)-1].name
+		for _, c := range children {
 			_, there, err := t.view.lookup(ctx, ino, c.name)
 			if err != nil {
 				return err
