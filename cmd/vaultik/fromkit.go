@@ -51,7 +51,14 @@ func (a *app) fromKit(c *cli.Context) (err error) {
 	if r.id.kit == nil {
 		return fmt.Errorf("%w: %q is an age identity without a root key; --from-kit needs the recovery kit", errNoIdentity, r.id.from)
 	}
-	if r.url, err = kitStore(c, a, r.id.kit); err != nil {
+	address := c.String("store")
+	if address == "" {
+		address = a.env("VAULTIK_STORE")
+	}
+	if address == "" {
+		address = r.id.kit.Store
+	}
+	if r.url, err = parseStoreURL(address); err != nil {
 		return err
 	}
 	r.root = r.id.kit.Root.Public()
@@ -126,18 +133,6 @@ func (r *revival) needIndex(ctx context.Context) (*metastore.Rebuilt, error) {
 	}
 	made, err := r.index(ctx)
 	return &made, err
-}
-
-// kitStore is the store that the kit names, or --store.
-func kitStore(c *cli.Context, a *app, k *kit) (storeURL, error) {
-	address := c.String("store")
-	if address == "" {
-		address = a.env("VAULTIK_STORE")
-	}
-	if address == "" {
-		address = k.Store
-	}
-	return parseStoreURL(address)
 }
 
 // chooseWriter is the writer that is asked for, or the only one.
