@@ -62,20 +62,8 @@ func (a *app) fromKit(c *cli.Context) (err error) {
 		return err
 	}
 	r.root = r.id.kit.Root.Public()
-	unlock, err := lock(r.where.state)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.store.Close()) }()
-	if r.writer, err = chooseWriter(c, r.store, r.url); err != nil {
-		return err
-	}
 	defer collectOften()()
-	v, err := a.openRevival(c.Context, r)
+	v, err := a.openRevival(c.Context, r, func(store remote.Store) (string, error) { return chooseWriter(c, store, r.url) })
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 	if err := w.complete(c, a); err != nil {
 		return err
 	}
-	r.url, r.writer = w.url, conf.Writer.string
+	r.url = w.url
 	if r.id, err = a.identity(c.Context, c.String("identity"), conf); err != nil {
 		return err
 	}
@@ -56,20 +56,10 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 	if r.root, err = rootOf(r.id, conf); err != nil {
 		return err
 	}
-	unlock, err := lock(r.where.state)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.store.Close()) }()
-	if err := w.checkStore(c.Context, r.store); err != nil {
-		return err
-	}
 	defer collectOften()()
-	v, err := a.openRevival(c.Context, r)
+	v, err := a.openRevival(c.Context, r, func(store remote.Store) (string, error) {
+		return conf.Writer.string, w.checkStore(c.Context, store)
+	})
 	if err != nil {
 		return err
 	}

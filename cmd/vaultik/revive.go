@@ -17,8 +17,8 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
-// revival brings a writer's own files back from what the store has of it. The
-// caller holds the lock of the state folder. Every step can be repeated.
+// revival brings a writer's own files back from what the store has of it. It
+// holds the lock of the state folder. Every step can be repeated.
 type revival struct {
 	app    *app
 	where  folders
@@ -27,6 +27,7 @@ type revival struct {
 	root   remote.PublicKey
 	id     *identity
 	writer string
+	unlock func()
 
 	snapshots []fs.Snapshot // retained ones, oldest first
 	next      remote.Seq    // the run that will be made next
@@ -37,10 +38,26 @@ type revival struct {
 	secretOf  remote.Seq                    // the run that it is from
 }
 
-// openRevival reads what the store has of a writer. It refuses to go on from
-// anything but the whole of it.
-func (a *app) openRevival(ctx context.Context, r revival) (_ *revival, err error) {
+// openRevival opens the store and reads what it has of the writer that choose
+// names. It refuses to go on from anything but the whole of it.
+func (a *app) openRevival(ctx context.Context, r revival, choose func(remote.Store) (string, error)) (_ *revival, err error) {
 	r.app, r.newest = a, map[string]metastore.Snapshot{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if r.unlock, err = lock(r.where.state); err != nil {
+		return nil, err
+	}
+	store, err := r.url.open(ctx, a.route())
+	if err != nil {
+		return nil, err
+	}
+	r.store = store
+	if r.writer, err = choose(r.store); err != nil {
+		return nil, err
+	}
 	if err := r.look(ctx); err != nil {
 		return nil, err
 	}
@@ -55,13 +72,26 @@ func (a *app) openRevival(ctx context.Context, r revival) (_ *revival, err error
 	r.views, err = fs.NewCatalog(fs.CatalogOptions{
 		Store: r.store, StoreID: r.url.String(), Root: r.root, Identities: r.id.keys, Cache: r.temp, OpenTrees: 1, ViewBytes: 1,
 	})
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(r.temp))
-	}
-	return &r, nil
+	return &r, err
 }
 
-func (r *revival) close() error { return errors.Join(r.views.Close(), os.RemoveAll(r.temp)) }
+// close lets go of everything that was opened so far, the lock last.
+func (r *revival) close() error {
+	var errs []error
+	if r.views != nil {
+		errs = append(errs, r.views.Close())
+	}
+	if r.temp != "" {
+		errs = append(errs, os.RemoveAll(r.temp))
+	}
+	if r.store != nil {
+		errs = append(errs, r.store.Close())
+	}
+	if r.unlock != nil {
+		r.unlock()
+	}
+	return errors.Join(errs...)
+}
 
 // look reads the writer's manifests.
 func (r *revival) look(ctx context.Context) error {
