@@ -257,7 +257,7 @@ func (a *ahead) file(u *upcoming, n *metastore.Node, off, length int64) (end int
 			continue
 		}
 		u.plain += x.Length
-		f := a.tree.frameOf(x)
+		f := a.tree.frameOf(a.tree.placed(a.ctx, x))
 		if k := len(u.frames); k > 0 && u.frames[k-1].key == f.key {
 			u.frames[k-1].plain = max(u.frames[k-1].plain, f.plain)
 			continue

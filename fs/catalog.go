@@ -62,8 +62,10 @@ type Catalog struct {
 
 	mu        sync.Mutex
 	writers   map[string]writerSnapshots
-	snapshots []Snapshot // by writer, then seq
+	snapshots []Snapshot            // by writer, then seq
+	newest    map[string][]Snapshot // of each set, by writer
 	problems  []error
+	others    map[string]*elsewhere // by writer
 
 	open treeSet
 }
@@ -93,7 +95,8 @@ func NewCatalog(o CatalogOptions) (*Catalog, error) {
 	if err := os.Chmod(views, 0o700); err != nil {
 		return nil, fmt.Errorf("cache folder of views: %w", err)
 	}
-	c := &Catalog{o: o, views: views, chunks: NewChunks(o.Store, o.Identities, o.Chunks), writers: make(map[string]writerSnapshots)}
+	c := &Catalog{o: o, views: views, chunks: NewChunks(o.Store, o.Identities, o.Chunks),
+		writers: make(map[string]writerSnapshots), others: make(map[string]*elsewhere)}
 	c.open.init(o.OpenTrees)
 	return c, nil
 }
@@ -190,7 +193,7 @@ func (c *Catalog) adopt(writers map[string]writerSnapshots) {
 	slices.SortFunc(problems, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.writers, c.snapshots, c.problems = writers, snapshots, problems
+	c.writers, c.snapshots, c.newest, c.problems = writers, snapshots, newestOfSets(snapshots), problems
 }
 
 // look reads one writer if its listing differs from what is known.

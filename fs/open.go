@@ -48,7 +48,9 @@ func (c *Catalog) OpenSnapshot(ctx context.Context, s Snapshot) (*Tree, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open snapshot %q: %w", s.ID, err)
 		}
-		return NewTree(v, c.chunks), nil
+		t := NewTree(v, c.chunks)
+		t.elsewhere = c.elsewhere(s.Writer)
+		return t, nil
 	})
 }
 

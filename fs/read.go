@@ -73,23 +73,59 @@ func (t *Tree) readWindow(ctx context.Context, n metastore.Node, p []byte, off i
 	if err != nil {
 		return err
 	}
-	want := make([]frame, 0, len(extents))
 	at := off
-	for _, x := range extents {
+	for i, x := range extents {
 		if x.Offset > at || x.Offset+x.Length <= at {
 			break
 		}
 		at = x.Offset + x.Length
-		if x.Hole {
-			continue
-		}
-		if x.Lost {
-			return fmt.Errorf("bytes %d to %d, chunk %s: %w", x.Offset, at, remote.Hash(x.Chunk), ErrLost)
-		}
-		want = append(want, t.frameOf(x))
+		extents[i] = t.placed(ctx, x)
 	}
 	if at < off+int64(len(p)) {
 		return fmt.Errorf("the content list ends at byte %d of %d: %w", at, n.Size, remote.ErrCorrupt)
+	}
+	err = t.fill(ctx, p, off, extents)
+	if t.elsewhere == nil || !replaceable(err) {
+		return err
+	}
+	// One of them is not to be had there. The others are in memory now.
+	for _, x := range extents {
+		from, to := max(x.Offset, off), min(x.Offset+x.Length, off+int64(len(p)))
+		if from >= to {
+			break
+		}
+		if err := t.fillOne(ctx, p[from-off:to-off], from, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillOne fills p with an extent's bytes from an offset on, from another place if
+// that cannot be done from its own.
+func (t *Tree) fillOne(ctx context.Context, p []byte, off int64, x metastore.Extent) error {
+	err := t.fill(ctx, p, off, []metastore.Extent{x})
+	if !replaceable(err) {
+		return err
+	}
+	chunk, err := t.Rescue(ctx, x, err)
+	if err != nil {
+		return err
+	}
+	copy(p, chunk[off-x.Offset:])
+	return nil
+}
+
+// fill fills p, which begins at an offset of the file and lies within extents.
+func (t *Tree) fill(ctx context.Context, p []byte, off int64, extents []metastore.Extent) error {
+	want := make([]frame, 0, len(extents))
+	for _, x := range extents {
+		if x.Lost {
+			return fmt.Errorf("bytes %d to %d, chunk %s: %w", x.Offset, x.Offset+x.Length, remote.Hash(x.Chunk), ErrLost)
+		}
+		if !x.Hole {
+			want = append(want, t.frameOf(x))
+		}
 	}
 	frames, err := t.chunks.frames(ctx, want)
 	if err != nil {

@@ -57,10 +57,13 @@ type Tree struct {
 	ahead   *ahead
 	writer  string
 	release func() error
+
+	elsewhere *elsewhere // nil: what fails stays so
 }
 
 // NewTree shows a view whose content chunks fetches. Closing the Tree closes
-// the view and leaves chunks alone.
+// the view and leaves chunks alone. Of other snapshots it knows nothing, as those
+// that a Catalog opens do.
 func NewTree(v *metastore.View, c *Chunks) *Tree {
 	t := &Tree{view: v, chunks: c, writer: v.Snapshot().Writer}
 	t.ahead = newAhead(t)

@@ -19,6 +19,7 @@ type treeSet struct {
 	ctx     context.Context
 	stop    context.CancelCauseFunc
 	openers errgroup.Group
+	closers errgroup.Group // of idle trees: who gives one up may be at work for another
 
 	mu     sync.Mutex
 	closed bool
@@ -86,6 +87,22 @@ func (s *treeSet) get(ctx context.Context, h remote.Hash, open func(context.Cont
 	return &t, nil
 }
 
+// has reports whether a tree is open.
+func (s *treeSet) has(h remote.Hash) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.trees[h]
+	if e == nil {
+		return false
+	}
+	select {
+	case <-e.ready:
+		return e.err == nil
+	default:
+		return false
+	}
+}
+
 // forget drops a tree that could not be opened.
 func (s *treeSet) forget(e *openTree) {
 	s.mu.Lock()
@@ -106,13 +123,13 @@ func (s *treeSet) put(e *openTree) error {
 		return nil
 	}
 	e.idle = s.idle.PushFront(e)
-	return s.shed(s.keep)
+	s.shed(s.keep)
+	return nil
 }
 
 // shed closes idle trees until at most keep are left. One that is still being
 // opened is never closed: nobody waits for it now, somebody may soon.
-func (s *treeSet) shed(keep int) error {
-	var errs []error
+func (s *treeSet) shed(keep int) {
 	for el := s.idle.Back(); el != nil && s.idle.Len() > keep; {
 		e, before := el.Value.(*openTree), el.Prev()
 		select {
@@ -120,12 +137,11 @@ func (s *treeSet) shed(keep int) error {
 			s.idle.Remove(el)
 			e.idle = nil
 			delete(s.trees, e.hash)
-			errs = append(errs, e.tree.Close())
+			s.closers.Go(e.tree.Close)
 		default:
 		}
 		el = before
 	}
-	return errors.Join(errs...)
 }
 
 func (s *treeSet) close() error {
@@ -135,12 +151,13 @@ func (s *treeSet) close() error {
 	s.stop(ErrClosed)
 	_ = s.openers.Wait() // they report to their waiters
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	trees := s.trees
+	s.trees = make(map[remote.Hash]*openTree)
+	s.idle.Init()
+	s.mu.Unlock() // reading ahead, which ends with its tree, may ask for another one
 	var errs []error
-	for h, e := range s.trees {
-		delete(s.trees, h)
+	for _, e := range trees {
 		errs = append(errs, e.tree.Close())
 	}
-	s.idle.Init()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.closers.Wait())...)
 }

@@ -48,6 +48,7 @@ type View struct {
 
 	recent recentPages
 	blobs  knownBlobs
+	hashes knownHashes
 }
 
 // OpenView opens a view. A file that BuildView did not complete, of another

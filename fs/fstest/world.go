@@ -110,6 +110,9 @@ func (w *World) snapshot(ctx context.Context, name, set string, tree []Entry) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := w.findLost(ctx, name, run); err != nil {
+		return nil, err
+	}
 	if err := w.record(ctx, name, run, tree); err != nil {
 		return nil, err
 	}
@@ -153,6 +156,57 @@ func (w *World) snapshot(ctx context.Context, name, set string, tree []Entry) (*
 	w.put(remote.ManifestKey(name, m.Seq), object)
 	n.previous = &hash
 	return m, n.index.Confirm(ctx, run.Seq())
+}
+
+// findLost tells the index which blobs are not in the store as they were put
+// there. Their chunks are stored again if the tree has them.
+func (w *World) findLost(ctx context.Context, name string, run *metastore.Run) error {
+	blobs, err := run.Blobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range blobs {
+		object, err := w.Object(remote.BlobKey(name, remote.Seq(b.Seq), b.Hash))
+		if err != nil || remote.Sum(object) != b.Hash {
+			if err := run.LoseBlob(ctx, b.Seq, b.Hash); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Object returns the bytes of an object.
+func (w *World) Object(key string) ([]byte, error) {
+	r, err := w.Store.Get(context.Background(), key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+// Damage replaces an object by what change makes of its bytes; nil removes it.
+func (w *World) Damage(key string, change func([]byte) []byte) {
+	w.t.Helper()
+	object, err := w.Object(key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.Store.Delete(context.Background(), key); err != nil {
+		w.t.Fatal(err)
+	}
+	if object = change(object); object != nil {
+		w.put(key, object)
+	}
+}
+
+// Blobs returns the keys of the blobs that a manifest names.
+func (w *World) Blobs(m *remote.Manifest) (keys []string) {
+	for _, b := range m.Blobs.Add {
+		keys = append(keys, remote.BlobKey(m.Writer, b.Seq, b.SHA256))
+	}
+	return keys
 }
 
 func objects(refs []metastore.BlobRef) remote.ObjectList {
