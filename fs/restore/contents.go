@@ -142,7 +142,7 @@ func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobIn
 				return err
 			}
 			c.tally.requests.Add(1)
-			ends := c.loseAll(parts, err)
+			ends := c.rescueAll(ctx, parts, err)
 			return errors.Join(context.Cause(ctx), c.finished(ctx, i, ends))
 		}
 		defer once.Release()
@@ -180,14 +180,6 @@ func endsOf(uses []use) (ends []entry) {
 		if u := &uses[i]; u.last && !u.only {
 			ends = append(ends, entry{dir: u.dir, slot: u.slot})
 		}
-	}
-	return ends
-}
-
-func (c *content) loseAll(parts <-chan []use, err error) (ends []entry) {
-	for part := range parts {
-		c.lose(part, err)
-		ends = append(ends, endsOf(part)...)
 	}
 	return ends
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 
 	"git.eeqj.de/sneak/vaultik/fs"
@@ -41,7 +42,7 @@ func (c *content) frames(ctx context.Context, d *fs.Download, frames []frame) {
 		c.hand(ctx, &wait, func() {
 			data, err := d.Frame(ctx, f.span)
 			if err != nil {
-				c.lose(f.uses, err)
+				c.rescue(ctx, f.uses, err)
 				return
 			}
 			c.frame(ctx, d, data, f.uses)
@@ -96,9 +97,7 @@ func (c *content) batch(ctx context.Context, info metastore.BlobInfo, batch []fr
 			return err
 		}
 		c.tally.requests.Add(1)
-		for _, f := range batch {
-			c.lose(f.uses, err)
-		}
+		c.rescueFrames(ctx, slices.Values(batch), err)
 		return nil
 	}
 	defer d.Release()
@@ -109,36 +108,48 @@ func (c *content) batch(ctx context.Context, info metastore.BlobInfo, batch []fr
 
 // frame checks the chunks of a frame and writes them.
 func (c *content) frame(ctx context.Context, d *fs.Download, data []byte, uses []use) {
-	var chunk []byte
-	var wrong error
-	for i := range uses {
-		u := &uses[i]
-		if i == 0 || u.start != uses[i-1].start || u.chunk != uses[i-1].chunk || u.length != uses[i-1].length {
-			place := blob.Chunk{ID: u.chunk, Offset: u.start, Length: int64(u.length)}
-			if chunk, wrong = place.Cut(data); wrong != nil {
-				wrong = &fs.BlobError{Key: d.Key(), Err: fmt.Errorf("frame at %d: %w", u.frame, wrong)}
-			}
-		}
+	for uses := range chunksOf(uses) {
+		u := &uses[0]
+		place := blob.Chunk{ID: u.chunk, Offset: u.start, Length: int64(u.length)}
+		chunk, wrong := place.Cut(data)
 		if wrong != nil {
-			c.lose(uses[i:i+1], wrong)
-			continue
-		}
-		if err := c.write(ctx, u, chunk); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			if fatal(err) {
-				c.cancel(c.at(u.dir, u.slot, err))
-				return
-			}
-			c.fail(KindTarget, u.dir, u.slot, err)
+			c.rescue(ctx, uses, &fs.BlobError{Key: d.Key(), Err: fmt.Errorf("frame at %d: %w", u.frame, wrong)})
+		} else if !c.chunk(ctx, chunk, uses) {
+			return
 		}
 	}
 }
 
-// lose tells that files cannot be restored, because content is not to be had.
-func (c *content) lose(uses []use, err error) {
-	for i := range uses {
-		c.fail(KindContent, uses[i].dir, uses[i].slot, err)
+// chunksOf yields the uses of each chunk. Those of a frame are sorted.
+func chunksOf(uses []use) iter.Seq[[]use] {
+	return func(yield func([]use) bool) {
+		for start := 0; start < len(uses); {
+			u, end := &uses[start], start+1
+			for end < len(uses) && uses[end].start == u.start && uses[end].chunk == u.chunk && uses[end].length == u.length {
+				end++
+			}
+			if !yield(uses[start:end]) {
+				return
+			}
+			start = end
+		}
 	}
+}
+
+// chunk writes a chunk to wherever it is used. It reports whether to go on.
+func (c *content) chunk(ctx context.Context, chunk []byte, uses []use) bool {
+	for i := range uses {
+		u := &uses[i]
+		if err := c.write(ctx, u, chunk); err != nil {
+			if ctx.Err() != nil {
+				return false
+			}
+			if fatal(err) {
+				c.cancel(c.at(u.dir, u.slot, err))
+				return false
+			}
+			c.fail(KindTarget, u.dir, u.slot, err)
+		}
+	}
+	return true
 }

@@ -112,6 +112,7 @@ type Result struct {
 	BlobBytes  int64 // planned to be fetched of them
 	Requests   int64 // made of the store for content
 	Fetched    int64 // bytes they brought
+	Rescued    int64 // chunks that came from where another snapshot says they are; not in Requests and Fetched
 	Verified   int64 // files
 	VerifyRead int64 // bytes
 }
@@ -191,7 +192,7 @@ type run struct {
 	tally         struct {
 		same, kept, excluded, deleted, problems          atomic.Int64
 		owners, setIDs, devices, attributes, unsupported atomic.Int64
-		requests, fetched, verified, verifyRead          atomic.Int64
+		requests, fetched, verified, verifyRead, rescued atomic.Int64
 	}
 }
 
@@ -232,7 +233,7 @@ func (r *run) result() *Result {
 		Owners: t.owners.Load(), SetIDs: t.setIDs.Load(), Devices: t.devices.Load(),
 		Attributes: t.attributes.Load(), Unsupported: t.unsupported.Load(),
 		Blobs: int64(len(r.needs)), Requests: t.requests.Load(), Fetched: t.fetched.Load(),
-		Verified: t.verified.Load(), VerifyRead: t.verifyRead.Load(),
+		Verified: t.verified.Load(), VerifyRead: t.verifyRead.Load(), Rescued: t.rescued.Load(),
 	}
 	for _, n := range r.needs {
 		res.BlobBytes += n.bytes
