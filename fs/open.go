@@ -57,7 +57,7 @@ func (c *Catalog) OpenSnapshot(ctx context.Context, s Snapshot) (*Tree, error) {
 // view opens the cached view of a snapshot, or builds it anew if there is none
 // or it is damaged.
 func (c *Catalog) view(ctx context.Context, s Snapshot) (*metastore.View, error) {
-	path := filepath.Join(c.views, s.Hash.String()+".db")
+	path := c.viewPath(s)
 	v, err := metastore.OpenView(ctx, path)
 	if err == nil {
 		now := c.chunks.o.Now()
