@@ -432,7 +432,7 @@ func TestADumpThatIsBadDoesNotKeepTheOthersFromBeingChecked(t *testing.T) {
 	}
 }
 
-// keep is what Forge changes of a text: the first a becomes b and the first b a.
+// swap makes the first a of a text b, and the first b a.
 func swap(a, b string) func(string) string {
 	return func(s string) string {
 		s = replaceOnce(s, a, "\x00")
