@@ -1,0 +1,161 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+)
+
+var (
+	errMissing = errors.New("it is not in the store")
+	errSum     = errors.New("wrong checksum")
+	errSize    = errors.New("wrong size")
+)
+
+// listing is what a listing says of a writer's objects.
+type listing struct {
+	sizes    map[place]int64          // of those that are named
+	modified map[remote.Seq]time.Time // of the manifests, by the store's clock
+}
+
+// list lists everything of a writer, and counts what is not named.
+func (a *auditor) list(ctx context.Context, state *remote.WriterState, n *needs) (*listing, error) {
+	l := &listing{make(map[place]int64, len(n.sizes)), make(map[remote.Seq]time.Time)}
+	newest := remote.Seq(0)
+	if m := n.newest(); m != nil {
+		newest = m.Seq
+	}
+	// Without all manifests, or with a look at some, nobody knows what is named.
+	whole := n.pins && state.Stopped() == nil && len(n.flaws) == 0
+	for info, err := range a.Store.List(ctx, remote.WriterPrefix(n.writer)) {
+		if err != nil {
+			return nil, fmt.Errorf("list the writer's objects: %w", err)
+		}
+		k, err := remote.ParseKey(info.Key)
+		if err != nil {
+			a.Report(Finding{Kind: Stray, Writer: n.writer, Key: info.Key, Err: errors.New("it is none of vaultik's, and stays alone")})
+			continue
+		}
+		p := place{k.Kind, remote.Name{Seq: k.Seq, SHA256: k.Hash}}
+		switch k.Kind {
+		case remote.KindManifest:
+			if !k.Signature {
+				l.modified[k.Seq] = info.Modified
+			}
+		case remote.KindBlob, remote.KindDump, remote.KindList:
+			switch _, named := n.sizes[p]; {
+			case named:
+				l.sizes[p] = info.Size
+			case k.Seq > newest:
+				a.result.Pending.add(info.Size)
+			case whole && !n.kept[p]:
+				a.result.Unreferenced.add(info.Size)
+			}
+		}
+	}
+	return l, nil
+}
+
+// ask compares what is named with the listing, and with what the store says of
+// each object. Of what the listing lacks, it is asked in any case: a listing
+// may lie, or lag behind. It returns what is wrong, that with lists included,
+// and the objects worth reading.
+func (a *auditor) ask(ctx context.Context, n *needs, l *listing) (found []Finding, there []object, err error) {
+	found = n.flaws
+	flawed := make(map[place]bool)
+	for _, f := range found {
+		flawed[f.place] = true
+	}
+	var doubtful, rest []object
+	var done, total Tally
+	for p, size := range n.sizes {
+		o := object{p, size, n.writer}
+		total.add(size)
+		a.result.Named.add(size)
+		listed, ok := l.sizes[p]
+		switch {
+		case flawed[p]: // known already
+		case !ok:
+			doubtful = append(doubtful, o)
+		case listed != size:
+			found = append(found, about(WrongSize, n.writer, p, "%w: it has %d bytes instead of %d", errSize, listed, size))
+			there = append(there, o)
+		default:
+			rest = append(rest, o)
+		}
+	}
+	there = append(there, rest...)
+	if !a.Sums {
+		rest = nil
+	}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(asks)
+	for i, o := range append(doubtful, rest...) {
+		g.Go(func() error {
+			info, err := a.Store.Stat(ctx, o.key(o.writer))
+			if ctx.Err() != nil || errors.Is(err, remote.ErrNoStore) {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			done.add(o.size)
+			a.Progress(Progress{Writer: n.writer, Done: done, Total: total})
+			if f := a.judge(answer{o, info, err, i >= len(doubtful)}); f != nil {
+				found = append(found, *f)
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	gone := make(map[place]bool)
+	for _, f := range found {
+		gone[f.place] = f.Kind == Missing
+	}
+	return found, slices.DeleteFunc(there, func(o object) bool { return gone[o.place] }), err
+}
+
+// answer is what the store says of an object.
+type answer struct {
+	object
+	info   remote.Info
+	err    error
+	listed bool // the listing has it, in the right size
+}
+
+func (a *auditor) judge(r answer) *Finding {
+	finding := func(kind Kind, format string, args ...any) *Finding {
+		f := about(kind, r.writer, r.place, format, args...)
+		return &f
+	}
+	switch {
+	case errors.Is(r.err, fs.ErrNotExist) && r.listed:
+		return finding(Missing, "%w, though it is listed", errMissing)
+	case errors.Is(r.err, fs.ErrNotExist), errors.Is(r.err, remote.ErrDenied) && !r.listed:
+		return finding(Missing, "%w", errMissing)
+	case r.err != nil:
+		return finding(Unreadable, "the store does not say what it has: %w", r.err)
+	case r.info.Size != r.size && !r.listed:
+		return finding(WrongSize, "%w: it has %d bytes instead of %d, and is not listed", errSize, r.info.Size, r.size)
+	case r.info.Size != r.size:
+		return finding(WrongSize, "%w: it has %d bytes, though the listing says %d as it should be", errSize, r.info.Size, r.size)
+	case r.info.SHA256.IsZero() && a.Sums:
+		a.result.NoSums++
+	case !r.info.SHA256.IsZero() && r.info.SHA256 != r.name.SHA256:
+		return finding(WrongSum, "%w: the store recorded %s at its upload", errSum, r.info.SHA256)
+	case !r.info.SHA256.IsZero():
+		a.result.Sums++
+	}
+	if !r.listed {
+		return finding(Unlisted, "it is there, but the listing hides it; backups take it for lost, and upload its content again")
+	}
+	return nil
+}
