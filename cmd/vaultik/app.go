@@ -126,7 +126,7 @@ func (a *app) cli() *cli.App {
 		},
 		Commands: []*cli.Command{
 			a.initCommand(), a.backupCommand(), a.mountCommand(), a.restoreCommand(), a.snapshotCommand(),
-			a.pruneCommand(), a.storeCommand(), a.keyCommand(), a.indexCommand(), a.versionCommand(),
+			a.pruneCommand(), a.auditCommand(), a.storeCommand(), a.keyCommand(), a.indexCommand(), a.versionCommand(),
 		},
 	}
 	for _, command := range c.Commands {

@@ -27,7 +27,7 @@ var exits = []struct {
 }{
 	{0, "done", nil},
 	{3, "snapshot saved, but some sources could not be read; restored, but for some files", []error{errIncomplete}},
-	{1, "failed, no snapshot", nil},
+	{1, "failed, no snapshot; an audit: something is missing, damaged or too old", nil},
 	{11, "locked: another run is at work on this machine", []error{errLocked}},
 	{10, "no store there, out of reach, or not the one that init set up", []error{remote.ErrNoStore}},
 	{12, "no identity, or none that matches", []error{errNoIdentity, seal.ErrNoIdentity}},

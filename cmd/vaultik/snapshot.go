@@ -18,7 +18,9 @@ import (
 func (a *app) snapshotCommand() *cli.Command {
 	create := a.backupCommand()
 	create.Name, create.Usage = "create", "the same as \"vaultik backup\""
-	return group("snapshot", "list, show, create or forget snapshots",
+	verify := a.auditCommand()
+	verify.Name, verify.Usage = "verify", "the same as \"vaultik audit\""
+	return group("snapshot", "list, show, create, verify or forget snapshots",
 		&cli.Command{
 			Name: "list", Usage: "list the snapshots that are trusted; needs no identity", OnUsageError: usageError,
 			Flags: readingFlags(
@@ -32,7 +34,9 @@ func (a *app) snapshotCommand() *cli.Command {
 			Description:  snapshotNames + "\n\nWith an identity also what only the encrypted metadata say: host, paths and excludes.",
 			OnUsageError: usageError, Flags: readingFlags(), Action: a.snapshotShow,
 		},
-		create, a.purgeCommand(),
+		create,
+		verify,
+		a.purgeCommand(),
 	)
 }
 

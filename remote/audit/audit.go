@@ -33,6 +33,10 @@ type Options struct {
 
 	Sums bool  // ask for each object and its recorded checksum
 	Read *Read // nil: no bytes of blobs and dumps are read
+	// Memory says what was read before, of the objects that it calls Scope; nil:
+	// nothing is remembered, and every rotation begins anew.
+	Memory *Memory
+	Scope  string
 
 	// MaxAge returns how old a set's newest snapshot may be, 0 for as old as it
 	// likes; "" for a writer that has none. nil: nothing is too old.
@@ -86,7 +90,7 @@ const clockSkew = 15 * time.Minute
 type auditor struct {
 	Options
 	result Result
-	to     []object // to be read
+	there  []object // what may be read
 }
 
 // Run looks at the store. The error is about getting at it; whatever was
@@ -104,12 +108,14 @@ func Run(ctx context.Context, o Options) (Result, error) {
 			return a.result, fmt.Errorf("writer %q: %w", writer, err)
 		}
 	}
+	var err error
 	if o.Read != nil {
-		if err := a.read(ctx); err != nil {
-			return a.result, err
-		}
+		err = a.read(ctx)
 	}
-	return a.result, nil
+	if o.Memory != nil {
+		a.result.Coverage = o.Memory.coverage(o.Scope, a.there)
+	}
+	return a.result, err
 }
 
 // writer looks at one writer, all but the bytes.
@@ -144,8 +150,8 @@ func (a *auditor) writer(ctx context.Context, writer string) error {
 	}
 	a.checkAge(state, l.modified)
 	found, there, err := a.ask(ctx, n, l)
-	if a.Read != nil {
-		a.to = append(a.to, there...)
+	if a.Read != nil || a.Memory != nil {
+		a.there = append(a.there, there...)
 	}
 	return errors.Join(err, a.settle(ctx, writer, found))
 }

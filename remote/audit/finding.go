@@ -129,7 +129,7 @@ func (f Finding) advice() string {
 	case f.place.kind == remote.KindDump && !f.base:
 		return "no backup stores it again: the snapshots that need it cannot be opened"
 	case f.place.kind == remote.KindBlob && !f.replaced():
-		return "no backup uploads it again: the newest snapshots do without it." + deep
+		return "no backup uploads it again: the newest snapshots do without it, perhaps because one has uploaded what was in it anew, where a mount then finds it." + deep
 	}
 	what := fmt.Sprintf("the next backup of writer %q reads what was in it from the source again, as far as that still has it, and uploads it.", f.Writer) + deep
 	if f.place.kind == remote.KindDump {

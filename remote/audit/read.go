@@ -16,8 +16,6 @@ import (
 // Read says which bytes to read.
 type Read struct {
 	Subset Subset
-	Memory *Memory // of what was read before; nil: none, and every rotation begins anew
-	Scope  string  // what Memory calls the objects that are looked at
 	// Delete removes what is rotten, if its writer's next backup replaces it.
 	// An object that merely could not be read stays.
 	Delete bool
@@ -28,20 +26,17 @@ var errRotten = errors.New("its bytes are not those of its name")
 // read reads and hashes objects of all writers. What was read counts even if
 // it does not come to the end.
 func (a *auditor) read(ctx context.Context) error {
-	sortByHash(a.to)
-	r := a.Read
+	sortByHash(a.there)
+	s := a.Read.Subset
 	var after remote.Hash
-	if r.Memory != nil {
-		after = r.Memory.stores[r.Scope].Cursor
+	if a.Memory != nil {
+		after = a.Memory.stores[a.Scope].Cursor
 	}
 	began := a.Now()
-	chosen := r.Subset.choose(a.to, after)
+	chosen := s.choose(a.there, after)
 	found, done, err := a.hashAll(ctx, chosen)
-	if r.Memory != nil && (r.Subset.All() || r.Subset.rotates()) {
-		err = errors.Join(err, r.Memory.advance(r.Scope, a.to, chosen[:done], r.Subset.All(), began, a.Now()))
-	}
-	if r.Memory != nil {
-		a.result.Coverage = r.Memory.coverage(r.Scope, a.to)
+	if a.Memory != nil && (s.All() || s.rotates()) {
+		err = errors.Join(err, a.Memory.advance(a.Scope, a.there, chosen[:done], s.All(), began, a.Now()))
 	}
 	for _, writer := range a.Writers {
 		var of []Finding
@@ -92,7 +87,11 @@ func (a *auditor) hashAll(ctx context.Context, objects []object) (found []Findin
 		})
 	}
 	err = g.Wait()
-	a.result.Read = read
+	for i, o := range objects {
+		if ready[i] {
+			a.result.Read.add(o.size)
+		}
+	}
 	for done < len(ready) && ready[done] {
 		done++
 	}

@@ -123,14 +123,14 @@ func TestAnAuditThatIsBrokenOffLosesNothing(t *testing.T) {
 	var found []audit.Finding
 	_, err := audit.Run(t.Context(), audit.Options{
 		Store: gone, Root: key(t, "root").Public(), Writers: []string{"ann"},
-		Read:   &audit.Read{Subset: audit.Subset{Percent: 100}, Memory: memory, Scope: "all"},
+		Read: &audit.Read{Subset: audit.Subset{Percent: 100}}, Memory: memory, Scope: "all",
 		Report: func(f audit.Finding) { found = append(found, f) },
 	})
 	if !errors.Is(err, remote.ErrNoStore) || len(found) != 1 || found[0].Kind != audit.Rotten {
 		t.Errorf("%v, found %q", err, lines(found))
 	}
 	counting := storetest.NewCounting(w)
-	result, _ := w.audit(counting, quick, reading(audit.Read{Subset: audit.Subset{Bytes: 1}, Memory: open(t, path), Scope: "all"}))
+	result, _ := w.audit(counting, quick, reading(audit.Read{Subset: audit.Subset{Bytes: 1}}), remembering(open(t, path)))
 	if read := bodies(counting.KeysRead()); len(read) != 1 || !slices.Contains(keys[1:9], read[0]) {
 		t.Errorf("read then: %q", read)
 	}
@@ -167,7 +167,7 @@ func TestARotationComesRoundToEveryObject(t *testing.T) {
 				if runs == 1 {
 					w.commit(w.manifest(6), "ann")
 				}
-				result, found := w.audit(counting, quick, reading(audit.Read{Subset: s, Memory: open(t, path), Scope: "all"}))
+				result, found := w.audit(counting, quick, reading(audit.Read{Subset: s}), remembering(open(t, path)))
 				if len(found) > 0 || result.Read.Objects == 0 || result.Read.Objects > 8 {
 					t.Fatalf("run %d read %d objects, found %q", runs, result.Read.Objects, lines(found))
 				}
@@ -194,7 +194,7 @@ func TestAWholeReadingIsARound(t *testing.T) {
 	w := newWorld(t)
 	memory := open(t, filepath.Join(t.TempDir(), "audit.json"))
 	counting := storetest.NewCounting(w)
-	result, _ := w.audit(counting, reading(audit.Read{Memory: memory, Scope: "all"}))
+	result, _ := w.audit(counting, reading(audit.Read{}), remembering(memory))
 	if read := bodies(counting.KeysRead()); len(read) != len(w.inOrder()) || result.Read != result.Named || result.Coverage.Round == nil {
 		t.Errorf("read %d objects, %+v of %+v, %+v", len(read), result.Read, result.Named, result.Coverage)
 	}
@@ -204,6 +204,10 @@ func TestAWholeReadingIsARound(t *testing.T) {
 	if max := counting.Count(storetest.OpGet).MaxInFlight; max > 17 {
 		t.Errorf("%d at a time", max)
 	}
+}
+
+func remembering(m *audit.Memory) func(*audit.Options) {
+	return func(o *audit.Options) { o.Memory, o.Scope = m, "all" }
 }
 
 func open(t *testing.T, path string) *audit.Memory {

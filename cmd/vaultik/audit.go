@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/audit"
+)
+
+// auditFile, in the state folder, says how far stores were read.
+const auditFile = "audit.json"
+
+func (a *app) auditCommand() *cli.Command {
+	return &cli.Command{
+		Name: "audit", Usage: "check that the store still has what its snapshots need; needs no identity", ArgsUsage: "[SNAPSHOT…]",
+		Description: "Checks signatures and the chain, and that each object that a snapshot needs is\n" +
+			"there, in its size and with its checksum as the store recorded it at upload.\n" +
+			"That proves the upload, not today's bytes; --read does. A share or an amount\n" +
+			"goes on where the last one on this machine ended, until all was read; with\n" +
+			"N/T, the T runs together read everything.\n\n" +
+			"With SNAPSHOT, only the objects of those are looked at.\n" + snapshotNames,
+		OnUsageError: usageError,
+		Flags: readingFlags(
+			&cli.BoolFlag{Name: "quick", Usage: "believe the store's listing, and ask for no object"},
+			&cli.GenericFlag{Name: "read", Value: new(readFlag), Usage: "download and hash everything, or a part: --read=5%, --read=20GiB, --read=3/7"},
+			&cli.BoolFlag{Name: "delete-rotten", Usage: "with --read: delete what is not what its name says, if the next backup uploads it again; " +
+				"what could still be read of it is then gone, so restore first what the source has lost"},
+			&cli.StringSliceFlag{Name: "max-age", Usage: "fail if a set has no snapshot newer than `AGE`, such as 26h; SET=40d, WRITER/SET=8w or SET=off say otherwise for some"},
+			&cli.StringFlag{Name: "writer", Usage: "only the writer `NAME`"}),
+		Action: a.audit,
+	}
+}
+
+func (a *app) audit(c *cli.Context) (err error) {
+	read := c.Generic("read").(*readFlag)
+	if c.Bool("delete-rotten") && !read.set {
+		return errors.New("--delete-rotten needs --read: only what was read can be found to be rotten")
+	}
+	subset, err := read.subset()
+	if err != nil {
+		return err
+	}
+	ages, err := parseAges(c.StringSlice("max-age"))
+	if err != nil {
+		return err
+	}
+	r, err := a.open(c, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if cached, ok := r.store.(cachedStore); ok { // what it holds is not what is to be looked at
+		r.store = cached.store
+		if err := cached.Cache.Close(); err != nil {
+			return err
+		}
+	}
+	names, err := remote.WritersToRead(c.Context, r.store, r.seen, r.url.String())
+	if err == nil && len(names) == 0 {
+		err = r.noWriter()
+	}
+	if err != nil {
+		return err
+	}
+	scope := r.url.String()
+	if only := c.String("writer"); only != "" {
+		if names, err = pick(names, only); err != nil {
+			return err
+		}
+		scope += " " + only
+	}
+	o := audit.Options{
+		Store: r.store, StoreID: r.url.String(), Root: r.root, Seen: r.seen, Writers: names,
+		Sums: !c.Bool("quick"), MaxAge: ages.of, Now: a.now,
+	}
+	if c.Args().Present() {
+		if o.Only, err = a.chosen(c, r); err != nil {
+			return err
+		}
+	}
+	if read.set {
+		o.Read = &audit.Read{Subset: subset, Delete: c.Bool("delete-rotten")}
+	}
+	if err := a.remember(r, &o, scope); err != nil {
+		return err
+	}
+	report := &auditReport{ui: a.ui, now: a.now, kinds: make(map[audit.Kind]int), shown: make(map[string]int)}
+	o.Report, o.Progress = report.found, report.progress
+	result, err := audit.Run(c.Context, o)
+	if err != nil {
+		report.flush()
+		return err
+	}
+	if err := r.noneCertified(report.uncertifiedErrors(), names); err != nil {
+		return err
+	}
+	report.flush()
+	report.summary(result, o)
+	return report.verdict()
+}
+
+// remember lets an audit go on reading where the last one ended. Some snapshots
+// have no rotation of their own.
+func (a *app) remember(r *reading, o *audit.Options, scope string) (err error) {
+	if o.Only != nil {
+		if o.Read != nil && (o.Read.Subset.Percent > 0 || o.Read.Subset.Bytes > 0) {
+			return errors.New("--read: of some snapshots everything is read, or a slice as in --read=3/7; leave the share or the snapshots out")
+		}
+		return nil
+	}
+	if err := private(r.where.state); err != nil {
+		if o.Read != nil {
+			a.ui.warn("what is read cannot be remembered: %v", err)
+		}
+		return nil
+	}
+	o.Scope = scope
+	o.Memory, err = audit.OpenMemory(filepath.Join(r.where.state, auditFile))
+	return err
+}
+
+// chosen are the snapshots that the words name.
+func (a *app) chosen(c *cli.Context, r *reading) (map[string][]remote.Seq, error) {
+	catalog, err := a.quietCatalog(c.Context, r)
+	if err != nil {
+		return nil, err
+	}
+	only := make(map[string][]remote.Seq)
+	for _, word := range c.Args().Slice() {
+		s, err := catalog.Resolve(word, r.own)
+		if err != nil {
+			return nil, errors.Join(err, catalog.Close())
+		}
+		if w := c.String("writer"); w != "" && w != s.Writer {
+			return nil, errors.Join(fmt.Errorf("%q is a snapshot of writer %q, not of %q", word, s.Writer, w), catalog.Close())
+		}
+		if !slices.Contains(only[s.Writer], s.Seq) {
+			only[s.Writer] = append(only[s.Writer], s.Seq)
+		}
+	}
+	return only, catalog.Close()
+}
+
+// quietCatalog reads the store's snapshots, and leaves it to the audit to say
+// what is wrong with it.
+func (a *app) quietCatalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
+	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.cache}
+	if r.id != nil {
+		o.Identities = r.id.keys
+	}
+	if err := private(r.where.cache); err != nil {
+		return nil, fmt.Errorf("make the cache folder: %w", err)
+	}
+	catalog, err := fs.NewCatalog(o)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := catalog.Refresh(ctx); err != nil && len(catalog.Snapshots()) == 0 {
+		return nil, errors.Join(err, catalog.Close())
+	}
+	return catalog, nil
+}
+
+// maxAges is what --max-age says.
+type maxAges struct {
+	all time.Duration
+	by  map[string]time.Duration // by SET and WRITER/SET; 0: any age
+}
+
+func parseAges(words []string) (maxAges, error) {
+	ages := maxAges{by: make(map[string]time.Duration)}
+	for _, word := range words {
+		name, text, named := strings.Cut(word, "=")
+		if !named {
+			name, text = "", word
+		}
+		var age time.Duration
+		var err error
+		if !named || text != "off" {
+			age, err = parseAge(text)
+		}
+		switch {
+		case err != nil:
+			return ages, fmt.Errorf("--max-age %s: %w", word, err)
+		case named:
+			ages.by[name] = age
+		default:
+			ages.all = age
+		}
+	}
+	return ages, nil
+}
+
+func (m maxAges) of(writer, set string) time.Duration {
+	for _, name := range []string{writer + "/" + set, set} {
+		if age, ok := m.by[name]; ok && set != "" {
+			return age
+		}
+	}
+	return m.all
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/audit"
+)
+
+// auditReport tells what an audit finds.
+type auditReport struct {
+	ui    *ui
+	now   func() time.Time
+	last  time.Time // when the progress was shown
+	kinds map[audit.Kind]int
+	shown map[string]int // by writer and kind
+	code  int
+
+	uncertified []audit.Finding // told at the end, if that is not all there is
+	advice      []string        // each once
+	deleted     int
+}
+
+// oneKind is how many findings of one kind about one writer are told, unless
+// somebody wants to read more.
+const oneKind = 20
+
+// findingLine is what JSON says of a finding.
+type findingLine struct {
+	Type      string     `json:"message_type"`
+	Kind      audit.Kind `json:"kind"`
+	Writer    string     `json:"writer"`
+	Set       string     `json:"set,omitempty"`
+	Key       string     `json:"key"`
+	Message   string     `json:"message"`
+	Harmless  bool       `json:"harmless"`
+	Needed    int        `json:"snapshots_count"` // that need the object
+	Snapshots []string   `json:"snapshots"`       // the oldest three of them, and the newest
+	Pinned    bool       `json:"pinned"`
+	Deleted   bool       `json:"deleted"`
+	Advice    string     `json:"advice"`
+}
+
+func (r *auditReport) found(f audit.Finding) {
+	if u := (*remote.Uncertified)(nil); errors.As(f.Err, &u) {
+		r.uncertified = append(r.uncertified, f)
+		return
+	}
+	r.tell(f)
+}
+
+func (r *auditReport) tell(f audit.Finding) {
+	r.kinds[f.Kind]++
+	if !f.Harmless() {
+		r.code = worse(r.code, exitCode(f.Err))
+	}
+	if f.Deleted {
+		r.deleted++
+	}
+	r.ui.result(findingLine{
+		"finding", f.Kind, f.Writer, f.Set, f.Key, f.Err.Error(), f.Harmless(),
+		f.Needed, append([]string{}, f.Snapshots...), f.Pinned, f.Deleted, f.Advice,
+	})
+	if r.ui.json {
+		return
+	}
+	if f.Advice != "" && !slices.Contains(r.advice, f.Advice) {
+		r.advice = append(r.advice, f.Advice)
+	}
+	group := f.Writer + " " + string(f.Kind)
+	if r.shown[group]++; r.shown[group] > oneKind && !r.ui.verbose {
+		return
+	}
+	text := sentence(f)
+	if f.Harmless() {
+		r.ui.note("%s", text)
+		return
+	}
+	r.ui.warn("%s", text)
+}
+
+// sentence is a finding as people read it.
+func sentence(f audit.Finding) string {
+	text := strings.ReplaceAll(f.Err.Error(), "\n", "; ")
+	switch {
+	case f.Kind == audit.Rollback || f.Kind == audit.Uncertified: // they name the writer
+	case f.Key == "" || f.Kind == audit.Stale:
+		text = fmt.Sprintf("writer %q: %s", f.Writer, text)
+	default:
+		text = fmt.Sprintf("%q: %s", f.Key, text)
+	}
+	if f.Deleted {
+		text += "; it was deleted"
+	}
+	switch {
+	case f.Needed > len(f.Snapshots):
+		last := len(f.Snapshots) - 1
+		text += fmt.Sprintf("; needed by %s snapshots: %s … %s", count(int64(f.Needed)), strings.Join(f.Snapshots[:last], ", "), f.Snapshots[last])
+	case f.Needed > 0:
+		text += fmt.Sprintf("; needed by %s: %s", plural(int64(f.Needed), "snapshot", "snapshots"), strings.Join(f.Snapshots, ", "))
+	case f.Pinned:
+		text += "; no snapshot needs it, but the writer's next backups count on it"
+	}
+	return text
+}
+
+// uncertifiedErrors are what is wrong with writers that nobody certified.
+func (r *auditReport) uncertifiedErrors() []error {
+	var all []error
+	for _, f := range r.uncertified {
+		all = append(all, f.Err)
+	}
+	return all
+}
+
+// flush tells what was kept back.
+func (r *auditReport) flush() {
+	for _, f := range r.uncertified {
+		r.tell(f)
+	}
+	r.uncertified = nil
+	for _, group := range slices.Sorted(maps.Keys(r.shown)) {
+		if more := r.shown[group] - oneKind; more > 0 && !r.ui.verbose && !r.ui.json {
+			writer, kind, _ := strings.Cut(group, " ")
+			r.ui.warn("writer %q: %s more that are %s; --verbose names them all", writer, count(int64(more)), kind)
+		}
+	}
+	for _, advice := range r.advice {
+		r.ui.warn("%s", advice)
+	}
+}
+
+func (r *auditReport) progress(p audit.Progress) {
+	now := r.now()
+	if now.Sub(r.last) < 200*time.Millisecond {
+		return
+	}
+	r.last = now
+	if p.Writer != "" {
+		r.ui.progress("", "writer %s: asked for %s of %s objects", p.Writer, count(p.Done.Objects), count(p.Total.Objects))
+		return
+	}
+	r.ui.progress("", "read %s of %s, %s of %s objects", size(p.Done.Bytes), size(p.Total.Bytes), count(p.Done.Objects), count(p.Total.Objects))
+}
+
+// verdict is how the command ends.
+func (r *auditReport) verdict() error {
+	if r.code == 0 {
+		return nil
+	}
+	var parts []string
+	say := func(one, many string, kinds ...audit.Kind) {
+		n := 0
+		for _, k := range kinds {
+			n += r.kinds[k]
+		}
+		if n > 0 {
+			parts = append(parts, plural(int64(n), one, many))
+		}
+	}
+	say("thing not trusted", "things not trusted", audit.NotTrusted, audit.Gap, audit.Rollback)
+	say("object missing", "objects missing", audit.Missing, audit.Unlisted)
+	say("object damaged", "objects damaged", audit.WrongSize, audit.WrongSum, audit.Rotten, audit.Unsteady, audit.Corrupt, audit.Unsupported)
+	say("thing out of reach", "things out of reach", audit.Unreadable)
+	say("set too old", "sets too old", audit.Stale)
+	say("impossible time", "impossible times", audit.Clock)
+	text := "the store is not as it should be: " + strings.Join(parts, ", ")
+	if r.deleted > 0 {
+		text += fmt.Sprintf("; %s deleted, which the next backup replaces", plural(int64(r.deleted), "object was", "objects were"))
+	}
+	return &exitError{code: r.code, err: errors.New(text)}
+}
