@@ -101,7 +101,11 @@ func (a *auditor) ask(ctx context.Context, n *needs, l *listing) (found []Findin
 	g.SetLimit(asks)
 	for i, o := range append(doubtful, rest...) {
 		g.Go(func() error {
+			listed := i >= len(doubtful)
 			info, err := a.Store.Stat(ctx, o.key(o.writer))
+			if err == nil && !listed {
+				listed, err = a.listsNow(ctx, o)
+			}
 			if ctx.Err() != nil || errors.Is(err, remote.ErrNoStore) {
 				return err
 			}
@@ -109,7 +113,7 @@ func (a *auditor) ask(ctx context.Context, n *needs, l *listing) (found []Findin
 			defer mu.Unlock()
 			done.add(o.size)
 			a.Progress(Progress{Writer: n.writer, Done: done, Total: total})
-			if f := a.judge(answer{o, info, err, i >= len(doubtful)}); f != nil {
+			if f := a.judge(answer{o, info, err, listed}); f != nil {
 				found = append(found, *f)
 			}
 			return nil
@@ -121,6 +125,21 @@ func (a *auditor) ask(ctx context.Context, n *needs, l *listing) (found []Findin
 		gone[f.place] = f.Kind == Missing
 	}
 	return found, slices.DeleteFunc(there, func(o object) bool { return gone[o.place] }), err
+}
+
+// listsNow looks again whether an object is listed that is there: it may have
+// come after the listing.
+func (a *auditor) listsNow(ctx context.Context, o object) (bool, error) {
+	key := o.key(o.writer)
+	for info, err := range a.Store.List(ctx, key) {
+		if err != nil {
+			return false, err
+		}
+		if info.Key == key {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // answer is what the store says of an object.

@@ -282,6 +282,15 @@ func TestAHiddenEndIsSeenByWhoHasSeenMore(t *testing.T) {
 	}
 }
 
+// What a backup uploads while the listing is made is there.
+func TestABackupAtWorkMakesNoFindings(t *testing.T) {
+	w := newWorld(t)
+	_, found := w.audit(&lagging{Store: w.Store, late: blobKey(shared(2))})
+	if len(found) > 0 {
+		t.Errorf("found %q", lines(found))
+	}
+}
+
 // What a purge and a prune at work take away between two looks is not missing.
 func TestAPruneAtWorkMakesNoFindings(t *testing.T) {
 	w := newWorld(t)

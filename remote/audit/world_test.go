@@ -288,3 +288,19 @@ func (s *purging) List(ctx context.Context, prefix string) iter.Seq2[remote.Info
 	}
 	return s.Store.List(ctx, prefix)
 }
+
+// lagging does not list an object yet when it lists all of them.
+type lagging struct {
+	remote.Store
+	late string
+}
+
+func (s *lagging) List(ctx context.Context, prefix string) iter.Seq2[remote.Info, error] {
+	return func(yield func(remote.Info, error) bool) {
+		for info, err := range s.Store.List(ctx, prefix) {
+			if (info.Key != s.late || prefix == s.late) && !yield(info, err) {
+				return
+			}
+		}
+	}
+}
