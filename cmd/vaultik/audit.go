@@ -153,14 +153,7 @@ func (a *app) chosen(c *cli.Context, r *reading) (map[string][]remote.Seq, error
 // quietCatalog reads the store's snapshots, and leaves it to the audit to say
 // what is wrong with it.
 func (a *app) quietCatalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
-	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.cache}
-	if r.id != nil {
-		o.Identities = r.id.keys
-	}
-	if err := private(r.where.cache); err != nil {
-		return nil, fmt.Errorf("make the cache folder: %w", err)
-	}
-	catalog, err := fs.NewCatalog(o)
+	catalog, err := r.newCatalog(nil)
 	if err != nil {
 		return nil, err
 	}

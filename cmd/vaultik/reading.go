@@ -175,14 +175,7 @@ func findRoot(c *cli.Context, r *reading) (err error) {
 // Without a single snapshot that is trusted, but with some that are not, the
 // command has failed.
 func (a *app) catalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
-	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.cache, Seen: r.seen}
-	if r.id != nil {
-		o.Identities = r.id.keys
-	}
-	if err := private(r.where.cache); err != nil {
-		return nil, fmt.Errorf("make the cache folder: %w", err)
-	}
-	c, err := fs.NewCatalog(o)
+	c, err := r.newCatalog(r.seen)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +197,18 @@ func (a *app) catalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
 		return c, nil
 	}
 	return nil, errors.Join(err, c.Close())
+}
+
+// newCatalog makes a catalogue that has not looked yet.
+func (r *reading) newCatalog(seen *remote.Seen) (*fs.Catalog, error) {
+	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.cache, Seen: seen}
+	if r.id != nil {
+		o.Identities = r.id.keys
+	}
+	if err := private(r.where.cache); err != nil {
+		return nil, fmt.Errorf("make the cache folder: %w", err)
+	}
+	return fs.NewCatalog(o)
 }
 
 // noWriter: a store that somebody set up has a writer.
