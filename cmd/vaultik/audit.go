@@ -21,12 +21,14 @@ const auditFile = "audit.json"
 
 func (a *app) auditCommand() *cli.Command {
 	return &cli.Command{
-		Name: "audit", Usage: "check that the store still has what its snapshots need; needs no identity", ArgsUsage: "[SNAPSHOT…]",
+		Name: "audit", Usage: "check that the store still has what its snapshots need; needs an identity for --deep only", ArgsUsage: "[SNAPSHOT…]",
 		Description: "Checks signatures and the chain, and that each object that a snapshot needs is\n" +
 			"there, in its size and with its checksum as the store recorded it at upload.\n" +
 			"That proves the upload, not today's bytes; --read does. A share or an amount\n" +
 			"goes on where the last one on this machine ended, until all was read; with\n" +
 			"N/T, the T runs together read everything.\n\n" +
+			"With an identity, the files that are hurt by what is found are listed; with\n" +
+			"--deep, everything is decrypted and every chunk checked.\n\n" +
 			"With SNAPSHOT, only the objects of those are looked at.\n" + snapshotNames,
 		OnUsageError: usageError,
 		Flags: readingFlags(
@@ -34,6 +36,7 @@ func (a *app) auditCommand() *cli.Command {
 			&cli.GenericFlag{Name: "read", Value: new(readFlag), Usage: "download and hash everything, or a part: --read=5%, --read=20GiB, --read=3/7"},
 			&cli.BoolFlag{Name: "delete-rotten", Usage: "with --read: delete what is not what its name says, if the next backup uploads it again; " +
 				"what could still be read of it is then gone, so restore first what the source has lost"},
+			&cli.BoolFlag{Name: "deep", Usage: "decrypt everything, check every chunk and every tree, and list the files that are damaged; needs an identity"},
 			&cli.StringSliceFlag{Name: "max-age", Usage: "fail if a set has no snapshot newer than `AGE`, such as 26h; SET=40d, WRITER/SET=8w or SET=off say otherwise for some"},
 			&cli.StringFlag{Name: "writer", Usage: "only the writer `NAME`"}),
 		Action: a.audit,
@@ -53,7 +56,7 @@ func (a *app) audit(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r, err := a.open(c, false)
+	r, err := a.open(c, c.Bool("deep"))
 	if err != nil {
 		return err
 	}
@@ -82,9 +85,14 @@ func (a *app) audit(c *cli.Context) (err error) {
 		Store: r.store, StoreID: r.url.String(), Root: r.root, Seen: r.seen, Writers: names,
 		Sums: !c.Bool("quick"), MaxAge: ages.of, Now: a.now,
 	}
+	var some []fs.Snapshot
 	if c.Args().Present() {
-		if o.Only, err = a.chosen(c, r); err != nil {
+		if some, err = a.chosen(c, r); err != nil {
 			return err
+		}
+		o.Only = make(map[string][]remote.Seq)
+		for _, s := range some {
+			o.Only[s.Writer] = append(o.Only[s.Writer], s.Seq)
 		}
 	}
 	if read.set {
@@ -93,7 +101,7 @@ func (a *app) audit(c *cli.Context) (err error) {
 	if err := a.remember(r, &o, scope); err != nil {
 		return err
 	}
-	report := &auditReport{ui: a.ui, now: a.now, kinds: make(map[audit.Kind]int), shown: make(map[string]int)}
+	report := &auditReport{ui: a.ui, now: a.now, kinds: make(map[audit.Kind]int), shown: make(map[string]int), lost: make(map[string]bool)}
 	o.Report, o.Progress = report.found, report.progress
 	result, err := audit.Run(c.Context, o)
 	if err != nil {
@@ -104,6 +112,14 @@ func (a *app) audit(c *cli.Context) (err error) {
 		return err
 	}
 	report.flush()
+	if r.id == nil && len(report.lost) > 0 {
+		a.ui.warn("which files are hurt, \"vaultik audit --identity KIT\" tells")
+	}
+	if r.id != nil && (c.Bool("deep") || len(report.lost) > 0) {
+		if err := a.auditFiles(c, r, report, names, some); err != nil {
+			return err
+		}
+	}
 	report.summary(result, o)
 	return report.verdict()
 }
@@ -129,25 +145,25 @@ func (a *app) remember(r *reading, o *audit.Options, scope string) (err error) {
 }
 
 // chosen are the snapshots that the words name.
-func (a *app) chosen(c *cli.Context, r *reading) (map[string][]remote.Seq, error) {
+func (a *app) chosen(c *cli.Context, r *reading) (some []fs.Snapshot, err error) {
 	catalog, err := a.quietCatalog(c.Context, r)
 	if err != nil {
 		return nil, err
 	}
-	only := make(map[string][]remote.Seq)
+	defer func() { err = errors.Join(err, catalog.Close()) }()
 	for _, word := range c.Args().Slice() {
 		s, err := catalog.Resolve(word, r.own)
 		if err != nil {
-			return nil, errors.Join(err, catalog.Close())
+			return nil, err
 		}
 		if w := c.String("writer"); w != "" && w != s.Writer {
-			return nil, errors.Join(fmt.Errorf("%q is a snapshot of writer %q, not of %q", word, s.Writer, w), catalog.Close())
+			return nil, fmt.Errorf("%q is a snapshot of writer %q, not of %q", word, s.Writer, w)
 		}
-		if !slices.Contains(only[s.Writer], s.Seq) {
-			only[s.Writer] = append(only[s.Writer], s.Seq)
+		if !slices.ContainsFunc(some, func(t fs.Snapshot) bool { return t.Hash == s.Hash }) {
+			some = append(some, s)
 		}
 	}
-	return only, catalog.Close()
+	return some, nil
 }
 
 // quietCatalog reads the store's snapshots, and leaves it to the audit to say

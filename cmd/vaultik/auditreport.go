@@ -24,6 +24,8 @@ type auditReport struct {
 	uncertified []audit.Finding // told at the end, if that is not all there is
 	advice      []string        // each once
 	deleted     int
+	lost        map[string]bool // keys of blobs that are missing or damaged
+	files       []string        // lines of the summary, about files
 }
 
 // oneKind is how many findings of one kind about one writer are told, unless
@@ -62,6 +64,9 @@ func (r *auditReport) tell(f audit.Finding) {
 	if f.Deleted {
 		r.deleted++
 	}
+	if k, err := remote.ParseKey(f.Key); err == nil && k.Kind == remote.KindBlob && f.Lost() {
+		r.lost[f.Key] = true
+	}
 	r.ui.result(findingLine{
 		"finding", f.Kind, f.Writer, f.Set, f.Key, f.Err.Error(), f.Harmless(),
 		f.Needed, append([]string{}, f.Snapshots...), f.Pinned, f.Deleted, f.Advice,
@@ -72,8 +77,7 @@ func (r *auditReport) tell(f audit.Finding) {
 	if f.Advice != "" && !slices.Contains(r.advice, f.Advice) {
 		r.advice = append(r.advice, f.Advice)
 	}
-	group := f.Writer + " " + string(f.Kind)
-	if r.shown[group]++; r.shown[group] > oneKind && !r.ui.verbose {
+	if !r.room(fmt.Sprintf("writer %q: %s", f.Writer, f.Kind)) {
 		return
 	}
 	text := sentence(f)
@@ -82,6 +86,12 @@ func (r *auditReport) tell(f audit.Finding) {
 		return
 	}
 	r.ui.warn("%s", text)
+}
+
+// room reports whether one more finding of a group is to be told.
+func (r *auditReport) room(group string) bool {
+	r.shown[group]++
+	return r.shown[group] <= oneKind || r.ui.verbose
 }
 
 // sentence is a finding as people read it.
@@ -124,28 +134,41 @@ func (r *auditReport) flush() {
 		r.tell(f)
 	}
 	r.uncertified = nil
-	for _, group := range slices.Sorted(maps.Keys(r.shown)) {
-		if more := r.shown[group] - oneKind; more > 0 && !r.ui.verbose && !r.ui.json {
-			writer, kind, _ := strings.Cut(group, " ")
-			r.ui.warn("writer %q: %s more that are %s; --verbose names them all", writer, count(int64(more)), kind)
-		}
-	}
+	r.more()
 	for _, advice := range r.advice {
 		r.ui.warn("%s", advice)
 	}
 }
 
+// more says how many findings of a group were not told.
+func (r *auditReport) more() {
+	for _, group := range slices.Sorted(maps.Keys(r.shown)) {
+		if n := r.shown[group] - oneKind; n > 0 && !r.ui.verbose && !r.ui.json {
+			r.ui.warn("%s: %s more; --verbose names them all", group, count(int64(n)))
+		}
+	}
+	clear(r.shown)
+}
+
 func (r *auditReport) progress(p audit.Progress) {
-	now := r.now()
-	if now.Sub(r.last) < 200*time.Millisecond {
+	if !r.due() {
 		return
 	}
-	r.last = now
 	if p.Writer != "" {
 		r.ui.progress("", "writer %s: asked for %s of %s objects", p.Writer, count(p.Done.Objects), count(p.Total.Objects))
 		return
 	}
 	r.ui.progress("", "read %s of %s, %s of %s objects", size(p.Done.Bytes), size(p.Total.Bytes), count(p.Done.Objects), count(p.Total.Objects))
+}
+
+// due reports whether the progress is to be shown once more.
+func (r *auditReport) due() bool {
+	now := r.now()
+	if now.Sub(r.last) < 200*time.Millisecond {
+		return false
+	}
+	r.last = now
+	return true
 }
 
 // verdict is how the command ends.
@@ -166,6 +189,7 @@ func (r *auditReport) verdict() error {
 	say("thing not trusted", "things not trusted", audit.NotTrusted, audit.Gap, audit.Rollback)
 	say("object missing", "objects missing", audit.Missing, audit.Unlisted)
 	say("object damaged", "objects damaged", audit.WrongSize, audit.WrongSum, audit.Rotten, audit.Unsteady, audit.Corrupt, audit.Unsupported)
+	say("file damaged", "files damaged", fileKind)
 	say("thing out of reach", "things out of reach", audit.Unreadable)
 	say("set too old", "sets too old", audit.Stale)
 	say("impossible time", "impossible times", audit.Clock)

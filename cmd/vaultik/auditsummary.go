@@ -45,7 +45,7 @@ func (r *auditReport) summary(s audit.Result, o audit.Options) {
 	}
 	r.ui.result(line)
 
-	r.ui.say("%s of %s need %s, %s", plural(int64(s.Snapshots), "snapshot", "snapshots"), plural(int64(s.Writers), "writer", "writers"),
+	r.ui.say("%s of %s; needed: %s, %s", plural(int64(s.Snapshots), "snapshot", "snapshots"), plural(int64(s.Writers), "writer", "writers"),
 		plural(s.Named.Objects, "object", "objects"), size(s.Named.Bytes))
 	if s.Unreferenced.Objects > 0 {
 		r.ui.say("%s more, %s, are needed by none; \"vaultik prune\" deletes them", count(s.Unreferenced.Objects), size(s.Unreferenced.Bytes))
@@ -54,6 +54,9 @@ func (r *auditReport) summary(s audit.Result, o audit.Options) {
 		r.ui.say("%s more, %s, are of runs that are under way, or were broken off", count(s.Pending.Objects), size(s.Pending.Bytes))
 	}
 	r.ui.say("%s", proof(s, o))
+	for _, line := range r.files {
+		r.ui.say("%s", line)
+	}
 	if len(s.Unknown) > 0 {
 		r.ui.say("first look from this machine at writer %s: that newer snapshots were hidden could not be seen; from now on it can", strings.Join(s.Unknown, ", "))
 	}

@@ -56,6 +56,15 @@ type Finding struct {
 // Harmless reports whether the finding is only for information.
 func (f Finding) Harmless() bool { return f.Kind == Uncertified || f.Kind == Stray }
 
+// Lost reports whether the object is known to be missing or damaged.
+func (f Finding) Lost() bool {
+	switch f.Kind {
+	case Missing, WrongSize, WrongSum, Rotten:
+		return true
+	}
+	return false
+}
+
 // untrusted makes a finding of what remote.WriterState.Flaws returned.
 func untrusted(writer string, err error) Finding {
 	f := Finding{Kind: NotTrusted, Writer: writer, Err: err}
@@ -120,7 +129,6 @@ func (f Finding) replaced() bool {
 
 // advice says what to do about a damaged object.
 func (f Finding) advice() string {
-	deep := " Which files are hurt: vaultik audit --deep --identity KIT."
 	switch {
 	case f.Kind == Unlisted || f.Kind == Unreadable || f.Kind == Unsteady || f.Key == "" || f.place.kind == "":
 		return ""
@@ -129,9 +137,9 @@ func (f Finding) advice() string {
 	case f.place.kind == remote.KindDump && !f.base:
 		return "no backup stores it again: the snapshots that need it cannot be opened"
 	case f.place.kind == remote.KindBlob && !f.replaced():
-		return "no backup uploads it again: the newest snapshots do without it, perhaps because one has uploaded what was in it anew, where a mount then finds it." + deep
+		return "no backup uploads it again: the newest snapshots do without it, perhaps because one has uploaded what was in it anew, where a mount then finds it"
 	}
-	what := fmt.Sprintf("the next backup of writer %q reads what was in it from the source again, as far as that still has it, and uploads it.", f.Writer) + deep
+	what := fmt.Sprintf("the next backup of writer %q reads what was in it from the source again, as far as that still has it, and uploads it", f.Writer)
 	if f.place.kind == remote.KindDump {
 		what = fmt.Sprintf("the next backup of writer %q stores its metadata whole again; the snapshots above cannot be opened", f.Writer)
 	}
