@@ -124,7 +124,8 @@ func (a *auditor) writer(ctx context.Context, writer string) error {
 		return nil
 	}
 	known := a.knows(writer)
-	state, err := remote.ReadWriter(ctx, a.Store, a.Root, writer)
+	l := newListing()
+	state, err := remote.Survey(ctx, a.Store, a.Root, writer, l.note)
 	if err != nil {
 		return a.outOfReach(ctx, writer, err)
 	}
@@ -144,10 +145,7 @@ func (a *auditor) writer(ctx context.Context, writer string) error {
 	}
 	a.result.Snapshots += len(n.chosen)
 	a.result.Forgotten += len(state.Forgotten)
-	l, err := a.list(ctx, state, n)
-	if err != nil {
-		return a.outOfReach(ctx, writer, err)
-	}
+	a.countOthers(l, n)
 	a.checkAge(state, l.modified)
 	found, there, err := a.ask(ctx, n, l)
 	if a.Read != nil || a.Memory != nil {

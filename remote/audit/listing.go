@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"sync"
@@ -22,46 +21,48 @@ var (
 
 // listing is what a listing says of a writer's objects.
 type listing struct {
-	sizes    map[place]int64          // of those that are named
+	sizes    map[place]int64          // of blobs, dumps and lists
 	modified map[remote.Seq]time.Time // of the manifests, by the store's clock
+	strays   []string                 // keys
 }
 
-// list lists everything of a writer, and counts what is not named.
-func (a *auditor) list(ctx context.Context, state *remote.WriterState, n *needs) (*listing, error) {
-	l := &listing{make(map[place]int64, len(n.sizes)), make(map[remote.Seq]time.Time)}
+func newListing() *listing {
+	return &listing{sizes: make(map[place]int64), modified: make(map[remote.Seq]time.Time)}
+}
+
+// note takes an object that is listed.
+func (l *listing) note(info remote.Info) {
+	k, err := remote.ParseKey(info.Key)
+	switch {
+	case err != nil:
+		l.strays = append(l.strays, info.Key)
+	case k.Kind == remote.KindManifest && !k.Signature:
+		l.modified[k.Seq] = info.Modified
+	case k.Kind == remote.KindBlob, k.Kind == remote.KindDump, k.Kind == remote.KindList:
+		l.sizes[place{k.Kind, remote.Name{Seq: k.Seq, SHA256: k.Hash}}] = info.Size
+	}
+}
+
+// countOthers counts what is listed and not named.
+func (a *auditor) countOthers(l *listing, n *needs) {
+	for _, key := range l.strays {
+		a.Report(Finding{Kind: Stray, Writer: n.writer, Key: key, Err: errors.New("it is none of vaultik's, and stays alone")})
+	}
 	newest := remote.Seq(0)
 	if m := n.newest(); m != nil {
 		newest = m.Seq
 	}
 	// Without all manifests, or with a look at some, nobody knows what is named.
-	whole := n.pins && state.Stopped() == nil && len(n.flaws) == 0
-	for info, err := range a.Store.List(ctx, remote.WriterPrefix(n.writer)) {
-		if err != nil {
-			return nil, fmt.Errorf("list the writer's objects: %w", err)
-		}
-		k, err := remote.ParseKey(info.Key)
-		if err != nil {
-			a.Report(Finding{Kind: Stray, Writer: n.writer, Key: info.Key, Err: errors.New("it is none of vaultik's, and stays alone")})
-			continue
-		}
-		p := place{k.Kind, remote.Name{Seq: k.Seq, SHA256: k.Hash}}
-		switch k.Kind {
-		case remote.KindManifest:
-			if !k.Signature {
-				l.modified[k.Seq] = info.Modified
-			}
-		case remote.KindBlob, remote.KindDump, remote.KindList:
-			switch _, named := n.sizes[p]; {
-			case named:
-				l.sizes[p] = info.Size
-			case k.Seq > newest:
-				a.result.Pending.add(info.Size)
-			case whole && !n.kept[p]:
-				a.result.Unreferenced.add(info.Size)
-			}
+	whole := n.pins && n.state.Stopped() == nil && len(n.flaws) == 0
+	for p, size := range l.sizes {
+		switch _, named := n.sizes[p]; {
+		case named:
+		case p.name.Seq > newest:
+			a.result.Pending.add(size)
+		case whole && !n.kept[p]:
+			a.result.Unreferenced.add(size)
 		}
 	}
-	return l, nil
 }
 
 // ask compares what is named with the listing, and with what the store says of
