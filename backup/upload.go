@@ -108,7 +108,7 @@ func (w *writer) upload(ctx context.Context, in <-chan *sealedBlob, slots <-chan
 		}
 		err = w.run.AddBlob(ctx, metastore.Blob{
 			Hash: b.Hash, Size: size, Header: b.Header,
-			Level: int(w.Level), UploadMS: w.Now().Sub(began).Milliseconds(),
+			Level: int(w.Level), UploadMS: max(0, w.Now().Sub(began).Milliseconds()), // a clock may be set back
 		}, rows)
 		if err != nil {
 			return fmt.Errorf("record blob %s: %w", key, err)
