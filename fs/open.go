@@ -190,6 +190,25 @@ func (c *Catalog) object(ctx context.Context, key string, size int64, sum remote
 	return object, nil
 }
 
+// Manifest fetches a snapshot's manifest once more, with the lists of blobs that
+// a Snapshot leaves out. It is the one whose signature was checked, or an error
+// wrapping ErrLost or remote.ErrCorrupt.
+func (c *Catalog) Manifest(ctx context.Context, s Snapshot) (*remote.Manifest, error) {
+	key := remote.ManifestKey(s.Writer, s.Seq)
+	r, err := c.o.Store.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, lost(err)
+	}
+	object, err := io.ReadAll(io.LimitReader(r, remote.MaxManifest+1))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("get %q: %w", key, lost(err))
+	}
+	if remote.Sum(object) != s.Hash {
+		return nil, fmt.Errorf("%q is another manifest than the one that was shown: %w", key, remote.ErrCorrupt)
+	}
+	return remote.DecodeManifest(object)
+}
+
 // expected is what the manifest signs about its dump.
 func expected(m *remote.Manifest) metastore.Expected {
 	return metastore.Expected{

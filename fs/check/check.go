@@ -209,7 +209,11 @@ func (c *checker) needs(ctx context.Context, s fs.Snapshot) (bool, error) {
 
 // named returns the blobs that a manifest says its snapshot needs.
 func (c *checker) named(ctx context.Context, s fs.Snapshot) ([]remote.Object, error) {
-	return s.Manifest.Blobs.Resolve(func(ref remote.ListRef) ([]remote.Object, error) {
+	m, err := c.Catalog.Manifest(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return m.Blobs.Resolve(func(ref remote.ListRef) ([]remote.Object, error) {
 		if k := c.lists[s.Writer]; k.hash == ref.SHA256 {
 			return k.objects, nil
 		}

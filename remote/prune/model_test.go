@@ -352,7 +352,7 @@ func (r rules) wrong(w state) string {
 // normal makes states one that differ in nothing that can ever matter: in which
 // of the pruners is which, and in what nobody will ask for again.
 func (r rules) normal(w state) state {
-	if r.pruners == 2 && key(w.pruners[0]) > key(w.pruners[1]) {
+	if r.pruners == 2 && order(w.pruners[0]) > order(w.pruners[1]) {
 		w.pruners[0], w.pruners[1] = w.pruners[1], w.pruners[0]
 	}
 	if !r.dedupAgainstAll {
@@ -370,7 +370,7 @@ func (r rules) normal(w state) state {
 	return w
 }
 
-func key(p pruner) int { return int(p.newest)<<16 | int(p.keep)<<8 | int(p.goner) }
+func order(p pruner) int { return int(p.newest)<<16 | int(p.keep)<<8 | int(p.goner) }
 
 // explore looks at every state that can be reached, the nearest first, and
 // returns how many there are, up to the first in which something is lost, and

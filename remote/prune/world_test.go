@@ -59,9 +59,9 @@ func key(name string) remote.SigningKey {
 }
 
 func (x *world) certify(n int, name string, role remote.Role) {
-	c := remote.Certificate{N: n, Key: key(name).Public(), Role: role}
+	c := remote.Certificate{N: n, Key: key(name).Public(), Role: role, Writer: x.writer}
 	if role == remote.RoleWriter {
-		c.Writer, c.From = x.writer, 1
+		c.From = 1
 	}
 	x.put(remote.SignerKey(x.writer, n), c.Key.File())
 	x.put(remote.SignatureKey(remote.SignerKey(x.writer, n)), remote.SignCertificate(key("root"), c))
