@@ -2,8 +2,8 @@
 #   make demo   build, back up a folder, mount it, copy it out, compare
 #   make test   every test, the race detector where goroutines share things
 # make soak tells the stories of scale in full: a million files, 20 GiB, 2,000
-# runs, an hour of readers. It takes an hour and a half on two cores, and 25 GB
-# in TMPDIR.
+# runs, an hour of readers, the protocol in all its states. It takes an hour and a
+# half on two cores, and 25 GB in TMPDIR.
 SHELL   := /bin/sh
 GO      ?= go
 BIN     := .bin
@@ -17,7 +17,7 @@ export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0 -D
 VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1 && echo -buildvcs=true))
 TEST    := $(GO) test
 RACE    := ./backup/... ./fs/... ./metastore/... ./remote/...
-SOAK    := ReadersOver|FourThousandFolders|HalfAMillionEntries|MillionTinyFiles|HundredGiB|TwentyGiB|TheIndexGrows|KilledAnywhere|VastFolder
+SOAK    := ReadersOver|FourThousandFolders|HalfAMillionEntries|MillionTinyFiles|HundredGiB|TwentyGiB|TheIndexGrows|KilledAnywhere|VastFolder|AnyStateOfTheProtocol
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
 LONG    := -out docs/BENCHMARKS.md $(if $(filter 0,$(shell id -u)),-cold)
@@ -44,7 +44,7 @@ race:
 	$(GO) test -tags $(TAGS) -race -short -timeout 20m $(RACE)
 
 soak: tools
-	VAULTIK_SOAK=1 $(GO) test -tags $(TAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./fs/fusefs ./integration
+	VAULTIK_SOAK=1 $(GO) test -tags $(TAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./fs/fusefs ./remote/prune ./integration
 
 lint:
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }

@@ -336,7 +336,11 @@ func TestAMachineThatMayOnlyAppend(t *testing.T) {
 	admin.run("key", "generate", keyFile)
 	admin.run("key", "certify", "--maintainer", "--all-writers", "--key", keyFile+".pub", "--kit", admin.kit())
 	maintainer, address := behind(t, gw, readPolicy(t, "maintainer"))
-	forget(t, address, env, rootOf(t, admin), keyFile, 1, 2)
+	keeper := newMachine(t, address, env...)
+	trust := []string{"--store", address, "--root", rootOf(t, admin), "--writer", "web"}
+	keeper.run(append([]string{"snapshot", "purge", "--keep-last", "3", "--yes", "--key", keyFile}, trust...)...)
+	keeper.run(append([]string{"prune"}, trust...)...)
+	keeper.run(append([]string{"audit"}, trust...)...)
 	maintainer.check(t)
 
 	reader, store := behind(t, gw, readPolicy(t, "reader"))
