@@ -188,6 +188,9 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		action, resource = "s3:ListBucket", "arn:aws:s3:::"+bucket
 		if r.Method != http.MethodGet || !r.URL.Query().Has("list-type") {
 			action = r.Method + " " + r.URL.RawQuery // none that a policy here allows
+			if r.URL.Query().Has("versioning") {
+				action = "s3:GetBucketVersioning"
+			}
 		}
 		key = r.URL.Query().Get("prefix")
 		if r.URL.Query().Has("prefix") {
@@ -266,6 +269,10 @@ func rootOf(t *testing.T, m *machine) string {
 	return key
 }
 
+// askedForVersions: whoever deletes asks whether the bucket keeps versions, and
+// takes no for an answer.
+const askedForVersions = "s3:GetBucketVersioning ."
+
 func TestAWriterNeedsItsOwnPolicyAndNoMore(t *testing.T) {
 	gw, admin, env := fleet(t)
 	m, g, src := join(t, gw, admin, env, "writer")
@@ -282,7 +289,7 @@ func TestAWriterNeedsItsOwnPolicyAndNoMore(t *testing.T) {
 	}
 	// Only when it opens a store, or looks for other writers, does a machine
 	// ask for more, and does without.
-	g.check(t, "s3:ListBucket house", "s3:ListBucket .")
+	g.check(t, "s3:ListBucket house", "s3:ListBucket .", askedForVersions)
 
 	reader, store := behind(t, gw, readPolicy(t, "reader"))
 	r := newMachine(t, store, env...)
@@ -317,7 +324,7 @@ func TestAMachineThatMayOnlyAppend(t *testing.T) {
 	m.run("backup", "--quiet")
 
 	// It may neither overwrite nor look nor delete.
-	g.check(t, "s3:ListBucket *", "s3:GetObject *", "s3:DeleteObject *")
+	g.check(t, "s3:ListBucket *", "s3:GetObject *", "s3:DeleteObject *", askedForVersions)
 	_, rest, _ := strings.Cut(m.store, "endpoint=")
 	base, _, _ := strings.Cut(rest, "&")
 	for _, method := range []string{http.MethodPut, http.MethodGet, http.MethodDelete} {
@@ -341,7 +348,7 @@ func TestAMachineThatMayOnlyAppend(t *testing.T) {
 	keeper.run(append([]string{"snapshot", "purge", "--keep-last", "3", "--yes", "--key", keyFile}, trust...)...)
 	keeper.run(append([]string{"prune"}, trust...)...)
 	keeper.run(append([]string{"audit"}, trust...)...)
-	maintainer.check(t)
+	maintainer.check(t, askedForVersions)
 
 	reader, store := behind(t, gw, readPolicy(t, "reader"))
 	r := newMachine(t, store, env...)
