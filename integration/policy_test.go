@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -28,7 +27,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
 
-// policy is one of the README's.
+// policy is one of those that the README and docs/S3.md show.
 type policy struct {
 	name       string
 	Statements []statement `json:"Statement"`
@@ -56,16 +55,20 @@ func (o *oneOrMore) UnmarshalJSON(text []byte) error {
 // readPolicy reads the policy that stands behind a comment with its name.
 func readPolicy(t *testing.T, name string) policy {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
-	must(t, err)
-	_, rest, found := strings.Cut(string(readme), "<!-- policy: "+name+" -->\n```json\n")
-	text, _, ended := strings.Cut(rest, "```\n")
-	p := policy{name: name}
-	if !found || !ended {
-		t.Fatalf("the README has no policy %q", name)
+	for _, page := range []string{"../README.md", "../docs/S3.md"} {
+		text, err := os.ReadFile(page)
+		must(t, err)
+		_, rest, found := strings.Cut(string(text), "<!-- policy: "+name+" -->\n```json\n")
+		shown, _, ended := strings.Cut(rest, "```\n")
+		if !found || !ended {
+			continue
+		}
+		p := policy{name: name}
+		must(t, json.Unmarshal([]byte(shown), &p))
+		return p
 	}
-	must(t, json.Unmarshal([]byte(text), &p))
-	return p
+	t.Fatalf("neither the README nor docs/S3.md has a policy %q", name)
+	return policy{}
 }
 
 // allows returns the number of the statement that allows an action, -1 if none
@@ -343,11 +346,7 @@ func TestAMachineThatMayOnlyAppend(t *testing.T) {
 	admin.run("key", "generate", keyFile)
 	admin.run("key", "certify", "--maintainer", "--all-writers", "--key", keyFile+".pub", "--kit", admin.kit())
 	maintainer, address := behind(t, gw, readPolicy(t, "maintainer"))
-	keeper := newMachine(t, address, env...)
-	trust := []string{"--store", address, "--root", rootOf(t, admin), "--writer", "web"}
-	keeper.run(append([]string{"snapshot", "purge", "--keep-last", "3", "--yes", "--key", keyFile}, trust...)...)
-	keeper.run(append([]string{"prune"}, trust...)...)
-	keeper.run(append([]string{"audit"}, trust...)...)
+	forget(t, address, env, rootOf(t, admin), keyFile, 3)
 	maintainer.check(t, askedForVersions)
 
 	reader, store := behind(t, gw, readPolicy(t, "reader"))
@@ -362,27 +361,17 @@ func TestAMachineThatMayOnlyAppend(t *testing.T) {
 	m.run("backup", "--quiet") // goes on
 }
 
-// forget signs tombstones with a maintainer's key, and deletes the manifests.
-func forget(t *testing.T, address string, env []string, root, keyFile string, seqs ...remote.Seq) {
+// forget keeps the newest runs of the writer "web", and frees what only the
+// others needed, with a maintainer's key and credentials.
+func forget(t *testing.T, store string, env []string, root, keyFile string, keep int) {
 	t.Helper()
-	store := openAs(t, address, env)
-	trust, err := remote.ParsePublicKey(root)
-	must(t, err)
-	text, err := os.ReadFile(keyFile)
-	must(t, err)
-	key, err := remote.ParseSigningKey(string(text))
-	must(t, err)
-	w, err := remote.ReadWriter(t.Context(), store, trust, "web")
-	must(t, err)
-	must(t, errors.Join(w.Problems...))
-	for _, s := range w.Snapshots {
-		if seq := s.Manifest.Seq; slices.Contains(seqs, seq) {
-			object, err := remote.NewTombstone("web", seq, s.Hash, s.Manifest.Previous, time.Now()).Sign(key)
-			must(t, err)
-			must(t, store.Put(t.Context(), remote.TombstoneKey("web", seq), object))
-			must(t, store.Delete(t.Context(), remote.ManifestKey("web", seq)))
-		}
+	m := newMachine(t, store, env...)
+	where := []string{"--store", store, "--root", root, "--writer", "web"}
+	m.run(append([]string{"snapshot", "purge", "--yes", "--keep-last", fmt.Sprint(keep), "--key", keyFile}, where...)...)
+	if out := m.run(append([]string{"prune"}, where...)...); !strings.HasPrefix(out, "web: freed ") {
+		t.Errorf("nothing was freed:\n%s", out)
 	}
+	m.run(append([]string{"audit"}, where...)...)
 }
 
 // A server that enforces policies by itself, with a user for each.
@@ -429,7 +418,7 @@ func TestAServerEnforcesThePolicies(t *testing.T) {
 	keyFile := filepath.Join(admin.dir, "maintainer.key")
 	admin.run("key", "generate", keyFile)
 	admin.run("key", "certify", "--maintainer", "--all-writers", "--key", keyFile+".pub", "--kit", admin.kit())
-	forget(t, admin.store, users["maintainer"], rootOf(t, admin), keyFile, 1)
+	forget(t, admin.store, users["maintainer"], rootOf(t, admin), keyFile, 2)
 
 	r := newMachine(t, admin.store, users["reader"]...)
 	for name, m := range writers {

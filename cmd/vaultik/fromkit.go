@@ -222,7 +222,7 @@ func (r *revival) sets() ([]revivedSet, error) {
 	}
 	for _, s := range r.snapshots {
 		if _, known := r.newest[s.Set]; !known && !slices.ContainsFunc(sets, func(have revivedSet) bool { return have.name == s.Set }) {
-			return nil, fmt.Errorf("what set %q backs up is lost with the metadata of its snapshots; write the config by hand: the README lists its keys", s.Set)
+			return nil, fmt.Errorf("what set %q backs up is lost with the metadata of its snapshots; write the config by hand: docs/CONFIG.md lists its keys", s.Set)
 		}
 	}
 	return sets, nil
