@@ -56,6 +56,7 @@ func examples(t *testing.T) map[string]string {
 		"root key":              file("keys/root.pub"),
 		"certificate":           file("certificate/writer.pub.minisig"),
 		"revocation":            file("revocation/good.revoked"),
+		"revocation signature":  file("revocation/good.revoked.minisig"),
 		"manifest":              file("manifest/first.json"),
 		"manifest that differs": file("manifest/second.json"),
 		"manifest object":       hex.Dump([]byte(object)),
