@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,11 +34,11 @@ func (a *app) auditCommand() *cli.Command {
 		OnUsageError: usageError,
 		Flags: readingFlags(
 			&cli.BoolFlag{Name: "quick", Usage: "believe the store's listing, and ask for no object"},
-			&cli.GenericFlag{Name: "read", Value: new(readFlag), Usage: "download and hash everything, or a part: --read=5%, --read=20GiB, --read=3/7"},
+			&cli.GenericFlag{Name: "read", Value: new(readFlag), Usage: "download and hash everything, or a `PART`: 5%, 20GiB, or 3/7 for the third of seven"},
 			&cli.BoolFlag{Name: "delete-rotten", Usage: "with --read: delete what is not what its name says, if the next backup uploads it again; " +
 				"what could still be read of it is then gone, so restore first what the source has lost"},
 			&cli.BoolFlag{Name: "deep", Usage: "decrypt everything, check every chunk and every tree, and list the files that are damaged; needs an identity"},
-			&cli.StringSliceFlag{Name: "max-age", Usage: "fail if a set has no snapshot newer than `AGE`, such as 26h; SET=40d, WRITER/SET=8w or SET=off say otherwise for some"},
+			&cli.StringSliceFlag{Name: "max-age", Usage: "fail if a set has no snapshot newer than `AGE`, such as 26h; SET=40d, WRITER/SET=8w or SET=off say otherwise for some; may be repeated"},
 			&cli.StringFlag{Name: "writer", Usage: "only the writer `NAME`"}),
 		Action: a.audit,
 	}
@@ -101,7 +102,7 @@ func (a *app) audit(c *cli.Context) (err error) {
 	if err := a.remember(r, &o, scope); err != nil {
 		return err
 	}
-	report := &auditReport{ui: a.ui, now: a.now, kinds: make(map[audit.Kind]int), shown: make(map[string]int), lost: make(map[string]bool)}
+	report := newAuditReport(a.ui, a.now)
 	o.Report, o.Progress = report.found, report.progress
 	result, err := audit.Run(c.Context, o)
 	if err != nil {
@@ -110,6 +111,11 @@ func (a *app) audit(c *cli.Context) (err error) {
 	}
 	if err := r.noneCertified(report.uncertifiedErrors(), names); err != nil {
 		return err
+	}
+	if o.Only == nil && c.String("writer") == "" {
+		for _, f := range ages.idle() {
+			report.tell(f)
+		}
 	}
 	report.flush()
 	if r.id == nil && len(report.lost) > 0 {
@@ -181,12 +187,13 @@ func (a *app) quietCatalog(ctx context.Context, r *reading) (*fs.Catalog, error)
 
 // maxAges is what --max-age says.
 type maxAges struct {
-	all time.Duration
-	by  map[string]time.Duration // by SET and WRITER/SET; 0: any age
+	all  time.Duration
+	by   map[string]time.Duration // by SET and WRITER/SET; 0: any age
+	used map[string]bool          // names that some set has
 }
 
 func parseAges(words []string) (maxAges, error) {
-	ages := maxAges{by: make(map[string]time.Duration)}
+	ages := maxAges{by: make(map[string]time.Duration), used: make(map[string]bool)}
 	for _, word := range words {
 		name, text, named := strings.Cut(word, "=")
 		if !named {
@@ -212,8 +219,29 @@ func parseAges(words []string) (maxAges, error) {
 func (m maxAges) of(writer, set string) time.Duration {
 	for _, name := range []string{writer + "/" + set, set} {
 		if age, ok := m.by[name]; ok && set != "" {
+			m.used[name] = true
 			return age
 		}
 	}
 	return m.all
+}
+
+// idle are findings about ages of sets of which there is no snapshot: one that
+// is misspelt, or was given another name, must not look like one that is fresh.
+func (m maxAges) idle() (found []audit.Finding) {
+	for _, name := range slices.Sorted(maps.Keys(m.by)) {
+		if m.by[name] == 0 || m.used[name] {
+			continue
+		}
+		what := fmt.Sprintf("set %q", name)
+		writer, set, both := strings.Cut(name, "/")
+		if both {
+			what = fmt.Sprintf("set %q of writer %q", set, writer)
+		} else {
+			writer, set = "", name
+		}
+		found = append(found, audit.Finding{Kind: audit.Stale, Writer: writer, Set: set,
+			Err: fmt.Errorf("--max-age %s: there is no snapshot of %s, new or old", name, what)})
+	}
+	return found
 }

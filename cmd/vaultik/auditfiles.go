@@ -43,9 +43,21 @@ func (a *app) auditFiles(c *cli.Context, r *reading, report *auditReport, writer
 		result, err = check.Damaged(c.Context, o, slices.Sorted(maps.Keys(report.lost)))
 	}
 	report.more()
-	report.files = append(report.files, fmt.Sprintf("files damaged, as often as snapshots show them: %s; %s more are there after all, because a newer backup uploaded them again",
-		count(result.Damaged), count(result.Healed)))
+	report.files = append(report.files, damage(result.Damaged, result.Healed))
 	return err
+}
+
+// damage says how many files are damaged, and how many are not because of a
+// newer backup.
+func damage(damaged, healed int64) string {
+	text := "no file is damaged"
+	if damaged > 0 {
+		text = "files damaged, as often as snapshots show them: " + count(damaged)
+	}
+	if healed > 0 {
+		text += fmt.Sprintf("; %s that were are whole again, because a newer backup uploaded what was lost", count(healed))
+	}
+	return text
 }
 
 // file tells what is wrong with a snapshot's metadata, a blob or a file. What is

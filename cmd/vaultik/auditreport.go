@@ -21,11 +21,20 @@ type auditReport struct {
 	shown map[string]int // by writer and kind
 	code  int
 
-	uncertified []audit.Finding // told at the end, if that is not all there is
-	advice      []string        // each once
+	uncertified []audit.Finding     // told at the end, if that is not all there is
+	advice      []string            // each once
+	texts       map[string][]string // findings by what is to be done about them
+	short       map[string]bool     // keys of objects that have the wrong size
 	deleted     int
 	lost        map[string]bool // keys of blobs that are missing or damaged
 	files       []string        // lines of the summary, about files
+}
+
+func newAuditReport(ui *ui, now func() time.Time) *auditReport {
+	return &auditReport{
+		ui: ui, now: now, kinds: make(map[audit.Kind]int), shown: make(map[string]int),
+		texts: make(map[string][]string), short: make(map[string]bool), lost: make(map[string]bool),
+	}
 }
 
 // oneKind is how many findings of one kind about one writer are told, unless
@@ -57,7 +66,13 @@ func (r *auditReport) found(f audit.Finding) {
 }
 
 func (r *auditReport) tell(f audit.Finding) {
-	r.kinds[f.Kind]++
+	again := f.Kind == audit.Rotten && r.short[f.Key] // what is cut off has other bytes as well
+	if !again {
+		r.kinds[f.Kind]++
+	}
+	if f.Kind == audit.WrongSize {
+		r.short[f.Key] = true
+	}
 	if !f.Harmless() {
 		r.code = worse(r.code, exitCode(f.Err))
 	}
@@ -71,7 +86,7 @@ func (r *auditReport) tell(f audit.Finding) {
 		"finding", f.Kind, f.Writer, f.Set, f.Key, f.Err.Error(), f.Harmless(),
 		f.Needed, append([]string{}, f.Snapshots...), f.Pinned, f.Deleted, f.Advice,
 	})
-	if r.ui.json {
+	if r.ui.json || again && !f.Deleted {
 		return
 	}
 	if f.Advice != "" && !slices.Contains(r.advice, f.Advice) {
@@ -83,6 +98,10 @@ func (r *auditReport) tell(f audit.Finding) {
 	text := sentence(f)
 	if f.Harmless() {
 		r.ui.note("%s", text)
+		return
+	}
+	if f.Advice != "" {
+		r.texts[f.Advice] = append(r.texts[f.Advice], text)
 		return
 	}
 	r.ui.warn("%s", text)
@@ -98,7 +117,7 @@ func (r *auditReport) room(group string) bool {
 func sentence(f audit.Finding) string {
 	text := strings.ReplaceAll(f.Err.Error(), "\n", "; ")
 	switch {
-	case f.Kind == audit.Rollback || f.Kind == audit.Uncertified: // they name the writer
+	case f.Kind == audit.Rollback || f.Kind == audit.Uncertified || f.Writer == "": // they say whose it is
 	case f.Key == "" || f.Kind == audit.Stale:
 		text = fmt.Sprintf("writer %q: %s", f.Writer, text)
 	default:
@@ -128,16 +147,20 @@ func (r *auditReport) uncertifiedErrors() []error {
 	return all
 }
 
-// flush tells what was kept back.
+// flush tells what was kept back: with what is to be done, all that it is about.
 func (r *auditReport) flush() {
 	for _, f := range r.uncertified {
 		r.tell(f)
 	}
 	r.uncertified = nil
-	r.more()
 	for _, advice := range r.advice {
+		for _, text := range r.texts[advice] {
+			r.ui.warn("%s", text)
+		}
 		r.ui.warn("%s", advice)
 	}
+	r.advice, r.texts = nil, make(map[string][]string)
+	r.more()
 }
 
 // more says how many findings of a group were not told.

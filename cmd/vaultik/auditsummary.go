@@ -57,6 +57,9 @@ func (r *auditReport) summary(s audit.Result, o audit.Options) {
 	for _, line := range r.files {
 		r.ui.say("%s", line)
 	}
+	if r.code == 0 {
+		r.ui.say("the store is as it should be, as far as that shows")
+	}
 	if len(s.Unknown) > 0 {
 		r.ui.say("first look from this machine at writer %s: that newer snapshots were hidden could not be seen; from now on it can", strings.Join(s.Unknown, ", "))
 	}

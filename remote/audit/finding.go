@@ -135,9 +135,9 @@ func (f Finding) advice() string {
 	case f.place.kind == remote.KindList:
 		return fmt.Sprintf("the next backup of writer %q writes a new list; which blobs the snapshots above need is unknown until they are forgotten", f.Writer)
 	case f.place.kind == remote.KindDump && !f.base:
-		return "no backup stores it again: the snapshots that need it cannot be opened"
+		return "no backup stores it again: the snapshots that need it cannot be opened; \"vaultik snapshot purge SNAPSHOT\" forgets them"
 	case f.place.kind == remote.KindBlob && !f.replaced():
-		return "no backup uploads it again: the newest snapshots do without it, perhaps because one has uploaded what was in it anew, where a mount then finds it"
+		return "no backup uploads it again: the newest snapshots do without it, perhaps because one has uploaded what was in it anew, where a mount then finds it; this is told until the snapshots that need it are forgotten"
 	}
 	what := fmt.Sprintf("the next backup of writer %q reads what was in it from the source again, as far as that still has it, and uploads it", f.Writer)
 	if f.place.kind == remote.KindDump {
