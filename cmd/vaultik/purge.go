@@ -126,7 +126,7 @@ func (p *purge) byPlan(c *cli.Context, writers []string) error {
 	if p.dry || goes == 0 {
 		return nil
 	}
-	if ok, err := p.ask(c, fmt.Sprintf("forget %s?", plural(int64(goes), "snapshot", "snapshots"))); err != nil || !ok {
+	if ok, err := p.ask(c, fmt.Sprintf("forget %s?", p.amount(goes))); err != nil || !ok {
 		return err
 	}
 	return p.carryOut(c.Context)
@@ -206,7 +206,7 @@ func (p *purge) plan(ctx context.Context, writers []string) error {
 	case len(p.names) > 0:
 		return p.checkNamed(found)
 	case p.set != "" && !sets[p.set]:
-		return fmt.Errorf("there is no snapshot of a set %q; there are some of %q", p.set, slices.Sorted(maps.Keys(sets)))
+		return fmt.Errorf("there is no snapshot of a set %q; there are some of %s", p.set, quoteAll(slices.Sorted(maps.Keys(sets))))
 	case !ruled:
 		return fmt.Errorf("%w: give --keep-daily 7, --older-than 90d or the like, or write a [retention] into the config; nothing was forgotten", retention.ErrEmpty)
 	}

@@ -40,15 +40,34 @@ func (p *purge) show() (goes int) {
 		Forget int    `json:"forget"`
 		DryRun bool   `json:"dry_run"`
 	}{"plan", kept, goes, p.dry})
+	rest := ""
+	if len(p.names) == 0 { // of the others nothing was asked
+		rest = ", " + plural(int64(kept), "stays", "stay")
+	}
 	switch {
 	case goes == 0:
 		p.ui.say("nothing to forget; %s", plural(int64(kept), "snapshot stays", "snapshots stay"))
 	case p.dry:
-		p.ui.say("%s would be forgotten, %s", plural(int64(goes), "snapshot", "snapshots"), plural(int64(kept), "stays", "stay"))
+		p.ui.say("%s would be forgotten%s", p.amount(goes), rest)
 	default:
-		p.ui.say("%s to forget, %s", plural(int64(goes), "snapshot", "snapshots"), plural(int64(kept), "stays", "stay"))
+		p.ui.say("%s to forget%s", p.amount(goes), rest)
 	}
 	return goes
+}
+
+// amount is how many snapshots go, and of how many writers, if of several.
+func (p *purge) amount(goes int) string {
+	writers := 0
+	for _, plan := range p.plans {
+		if len(plan.goes()) > 0 {
+			writers++
+		}
+	}
+	text := plural(int64(goes), "snapshot", "snapshots")
+	if writers > 1 {
+		text += fmt.Sprintf(" of %d writers", writers)
+	}
+	return text
 }
 
 // verdictLine is what JSON says of a snapshot.
@@ -111,6 +130,19 @@ func (p *purge) named(chain []retention.Snapshot, writer string, found map[strin
 	return of
 }
 
+// whose says of which writers snapshots can be forgotten.
+func (p *purge) whose() string {
+	switch {
+	case p.writer != "":
+		return fmt.Sprintf("writer %q", p.writer)
+	case len(p.plans) > 1:
+		return "the writers that the key is for"
+	case p.key == nil || p.key.own:
+		return fmt.Sprintf("writer %q, which this machine is; those of others take a maintainer's key, --key FILE, or --kit KIT", p.plans[0].writer)
+	}
+	return fmt.Sprintf("writer %q", p.plans[0].writer)
+}
+
 // checkNamed refuses names that mean nothing, or several snapshots, or one
 // that has to stay: who names a snapshot wants to hear that.
 func (p *purge) checkNamed(found map[string][]string) error {
@@ -119,7 +151,7 @@ func (p *purge) checkNamed(found map[string][]string) error {
 		case len(ids) == 0 && strings.HasSuffix(word, "latest"):
 			return fmt.Errorf("%q: a writer's newest snapshot and each set's newest are never forgotten", word)
 		case len(ids) == 0:
-			return fmt.Errorf("%q: there is no such snapshot; \"vaultik snapshot list\" shows them", word)
+			return fmt.Errorf("%q: there is no such snapshot of %s; \"vaultik snapshot list\" shows them", word, p.whose())
 		case len(ids) > 1:
 			return fmt.Errorf("%q may mean several snapshots: %s", word, strings.Join(ids[:min(len(ids), 5)], ", "))
 		}
