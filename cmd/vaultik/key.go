@@ -69,7 +69,7 @@ func (a *app) keyCommand() *cli.Command {
 				&cli.StringFlag{Name: "through", Usage: "the last `RUN` of the key that still counts, or none (default, where another key took over: the last before that)"},
 				&cli.BoolFlag{Name: "keep-tombstones", Usage: "its tombstones of snapshots that are still there count, too"},
 				&cli.BoolFlag{Name: "all-writers", Usage: "with --key: of every writer in the store that has this key"},
-				&cli.BoolFlag{Name: "dry-run", Usage: "say what would be revoked and what would count no more"},
+				&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "say what would be revoked and what would count no more"},
 			},
 			Action: a.keyRevoke,
 		},

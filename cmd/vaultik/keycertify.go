@@ -35,6 +35,9 @@ func (a *app) certify(c *cli.Context) (err error) {
 	if maintainer {
 		most = -1
 	}
+	if !maintainer && c.Args().Len() > 1 {
+		return errors.New("one machine's key at a time: its key is compared with what that machine printed; only --maintainer takes several writers")
+	}
 	if !c.Bool("all-writers") {
 		if err := words(c, 1, most); err != nil {
 			return err

@@ -101,6 +101,8 @@ func (l signerLine) runs() string {
 		return "forgets"
 	case l.From == 0:
 		return "none"
+	case l.To == l.From:
+		return fmt.Sprint(uint64(l.From))
 	case l.To == 0:
 		return fmt.Sprintf("%d…", uint64(l.From))
 	}
@@ -180,14 +182,8 @@ func (a *app) signersOf(ctx context.Context, r *reading, writer string) ([]signe
 		return nil, nil, err
 	}
 	lines := signerLines(signers, next)
-	public, err := listSigners(ctx, r.store, writer)
-	if err != nil {
+	if err := nameKeys(ctx, r.store, writer, lines); err != nil {
 		return nil, nil, err
-	}
-	for i := range lines {
-		if key := public[lines[i].N]; lines[i].Key == "" && !key.IsZero() {
-			lines[i].Key = key.String()
-		}
 	}
 	if writer == r.own {
 		if err := markOwn(lines, filepath.Join(r.where.state, writer)); err != nil {
@@ -196,6 +192,23 @@ func (a *app) signersOf(ctx context.Context, r *reading, writer string) ([]signe
 	}
 	problems := slices.DeleteFunc(slices.Clone(signers.Problems), func(err error) bool { return errors.Is(err, remote.ErrWaiting) })
 	return lines, problems, nil
+}
+
+// nameKeys looks up the keys of signers that are not certified.
+func nameKeys(ctx context.Context, s remote.Store, writer string, lines []signerLine) error {
+	if !slices.ContainsFunc(lines, func(l signerLine) bool { return l.Key == "" }) {
+		return nil
+	}
+	public, err := listSigners(ctx, s, writer)
+	if err != nil {
+		return err
+	}
+	for i := range lines {
+		if key := public[lines[i].N]; lines[i].Key == "" && !key.IsZero() {
+			lines[i].Key = key.String()
+		}
+	}
+	return nil
 }
 
 // markOwn marks the signers whose secret halves are in the folder.

@@ -72,6 +72,13 @@ func (a *app) keyRevoke(c *cli.Context) (err error) {
 			continue
 		}
 		if !has {
+			names, err := remote.ListWriters(c.Context, store)
+			if err == nil {
+				_, err = pick(names, writer)
+			}
+			if err != nil {
+				return err
+			}
 			return fmt.Errorf("writer %q in %s has no certified signer with that number or key; \"vaultik key list %s\" shows them", writer, store.url, writer)
 		}
 		found = true
@@ -296,7 +303,7 @@ func (a *app) sayRevoked(ctx context.Context, r *revoking, revocation remote.Rev
 			a.ui.say("  %s", quote(key))
 		}
 	}
-	if _, err := r.state.Signers.InCharge(revocation.Through + 1); r.cert.Role == remote.RoleWriter && !r.dry && err {
+	if next, ok := r.state.Signers.InCharge(revocation.Through + 1); r.cert.Role == remote.RoleWriter && !r.dry && ok && next.Key.Equal(r.key) {
 		a.ui.note("where the writer's machine is, or the one that takes its place: \"vaultik key rotate\"")
 	}
 	return nil

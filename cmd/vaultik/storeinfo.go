@@ -76,7 +76,7 @@ func pick(names []string, only string) ([]string, error) {
 			return []string{n}, nil
 		}
 	}
-	return nil, fmt.Errorf("the store has no writer %q; it has %q", only, names)
+	return nil, fmt.Errorf("the store has no writer %q; it has %s", only, quoteAll(names))
 }
 
 // look reads a writer's manifests and adds up what lies in its folders.
@@ -87,6 +87,9 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 	}
 	l := look{state: state, problems: state.Flaws(r.seen, r.url.String(), a.now())}
 	l.signers = signerLines(state.Signers, newestRun(state)+1)
+	if err := nameKeys(ctx, r.store, writer, l.signers); err != nil {
+		return look{}, err
+	}
 	if writer == r.own {
 		if err := markOwn(l.signers, filepath.Join(r.where.state, writer)); err != nil {
 			a.ui.warn("this machine's own signing key: %v", err)
