@@ -55,7 +55,7 @@ func arrange(args []string, global []cli.Flag, commands []*cli.Command) (out []s
 				arg += "=" + value
 			}
 		case f == nil && unknown == nil && !slices.Contains(cli.HelpFlag.Names(), name):
-			unknown = unknownOption(name, strings.Join(slices.Concat([]string{"vaultik"}, path), " "), slices.Concat(flags, global))
+			unknown = unknownOption(arg[:len(arg)-len(strings.TrimLeft(arg, "-"))]+name, strings.Join(slices.Concat([]string{"vaultik"}, path), " "), slices.Concat(flags, global))
 		}
 		*to = append(*to, arg)
 		if v, ok := optional(f); ok {
@@ -80,16 +80,17 @@ func arrange(args []string, global []cli.Flag, commands []*cli.Command) (out []s
 	return out, unknown
 }
 
-// unknownOption says what was perhaps meant by an option of command.
-func unknownOption(name, command string, flags []cli.Flag) error {
+// unknownOption says what was perhaps meant by an option of command, as it was
+// written.
+func unknownOption(option, command string, flags []cli.Flag) error {
 	var names []string
 	for _, f := range flags {
 		names = append(names, f.Names()[0])
 	}
-	if near := nearest(name, names); near != "" {
-		return fmt.Errorf("no option --%s; did you mean --%s? \"%s --help\" lists them all", name, near, command)
+	if near := nearest(strings.TrimLeft(option, "-"), names); near != "" {
+		return fmt.Errorf("no option %s; did you mean --%s? \"%s --help\" lists them all", option, near, command)
 	}
-	return fmt.Errorf("no option --%s; \"%s --help\" lists them", name, command)
+	return fmt.Errorf("no option %s; \"%s --help\" lists them", option, command)
 }
 
 func named(commands []*cli.Command, name string) *cli.Command {

@@ -136,10 +136,14 @@ func unknownKey(key []string) string {
 	return text + "; known here: " + strings.Join(known, ", ")
 }
 
-// nearest is the word that takes the fewest edits to reach, if that are few.
+// nearest is the word that takes the fewest edits to reach, if that are few. In
+// a short word most of it would be another one, so its beginning has to be right.
 func nearest(word string, among []string) string {
 	best, least := "", len(word)/3+2
 	for _, w := range among {
+		if len(word) < 6 && word != "" && w != "" && w[0] != word[0] {
+			continue
+		}
 		if d := edits(word, w); d < least {
 			best, least = w, d
 		}

@@ -14,9 +14,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/urfave/cli/v2"
 )
 
 func main() {
+	cli.FlagStringer = flagHelp // the library has no other place for it
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	a := newApp()
 	code := a.run(ctx, os.Args)

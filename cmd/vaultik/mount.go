@@ -20,20 +20,22 @@ func (a *app) mountCommand() *cli.Command {
 		OnUsageError: usageError,
 		Description: "Without SNAPSHOT, DIR shows snapshots/ID/, sets/SET/TIME/ and latest links; with one,\n" +
 			"that snapshot's tree, which begins at /. Restore with cp -a or rsync -aHAX.\n" + snapshotNames + "\n\n" +
-			"Stays until it is interrupted or unmounted (fusermount3 -u DIR, umount DIR); while it is in use, it\n" +
-			"waits, and if interrupted again, gives up. In the background it writes what goes wrong to\n" +
-			mountLogFile + " in the state folder (at most 1 MiB, and as much in " + mountLogFile + ".old). SIGHUP makes it\n" +
-			"look for new snapshots, unless it has a terminal.\n\n" +
-			"A mount that a crash left on DIR is replaced. In /etc/fstab the type is fuse.vaultik, the source a\n" +
-			"store's URL or vaultik, and these options are mount options as well, beside snapshot=, uid= and gid=.",
+			"Stays until it is interrupted or unmounted (fusermount3 -u DIR, umount DIR); while\n" +
+			"it is in use, it waits, and if interrupted again, gives up. In the background it\n" +
+			"writes what goes wrong to " + mountLogFile + " in the state folder (at most 1 MiB, and as\n" +
+			"much in " + mountLogFile + ".old). SIGHUP makes it look for new snapshots, unless it has a\n" +
+			"terminal.\n\n" +
+			"A mount that a crash left on DIR is replaced. In /etc/fstab the type is\n" +
+			"fuse.vaultik, the source a store's URL or vaultik, and these options are mount\n" +
+			"options as well, beside snapshot=, uid= and gid=.",
 		Flags: readingFlags(
 			&cli.BoolFlag{Name: "background", Usage: "return once the mount is ready, and stay in the background"},
 			&cli.BoolFlag{Name: "nonempty", Usage: "mount on a folder that is not empty, and hide what is in it as long"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users in, as far as the files' owners and modes do"},
-			&cli.GenericFlag{Name: "owner", Value: &ownerFlag{}, Usage: "show everything as yours, or with --owner=USER[:GROUP] as theirs; the owner may read it all, and files lose setuid and setgid"},
+			&cli.GenericFlag{Name: "owner", Value: &ownerFlag{}, Usage: "show everything as yours, or as `USER[:GROUP]`'s; the owner may read it all, and files lose setuid and setgid"},
 			&cli.BoolFlag{Name: "noexec", Usage: "run no programs from the mount"},
-			&cli.DurationFlag{Name: "refresh", Value: time.Minute, Usage: "look for new snapshots so `OFTEN`; 0 is never"},
-			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "let programs wait so `LONG` for the store before they get an input/output error"}),
+			&cli.DurationFlag{Name: "refresh", Value: time.Minute, DefaultText: "1m", Usage: "look for new snapshots so `OFTEN`; 0 is never"},
+			&cli.DurationFlag{Name: "timeout", Value: time.Minute, DefaultText: "1m", Usage: "let programs wait so `LONG` for the store before they get an input/output error"}),
 		Action: func(c *cli.Context) error {
 			if err := words(c, 1, 2); err != nil {
 				return err
