@@ -196,8 +196,8 @@ func (s *setup) refuseSecondRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("the store %s has writers already, %q, and with them a root key: for a further machine give --root and --recipient as their kit or config states them; "+
-		"for keys of its own, choose a store of its own, in another folder or prefix", s.url, names)
+	return fmt.Errorf("the store %s has writers already, %s, and with them a root key: for a further machine give --root and --recipient as their kit or config states them; "+
+		"for keys of its own, choose a store of its own, in another folder or prefix", s.url, quoteAll(names))
 }
 
 // probe tries what the store can do, and tells what it cannot.

@@ -21,7 +21,7 @@ func (a *app) pruneCommand() *cli.Command {
 			"(\"vaultik snapshot purge\") or was left by interrupted backups can be deleted. Of a\n" +
 			"writer whose manifests cannot all be believed nothing is, and the exit code is 13.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be deleted, with --verbose each object, and delete nothing"},
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "say what would be deleted, with --verbose each object, and delete nothing"},
 			&cli.StringFlag{Name: "writer", Usage: "only what is of the writer `NAME`"},
 			&cli.StringFlag{Name: "identity", Usage: "recovery kit `FILE`, only for the store's address and the root key"},
 			&cli.StringFlag{Name: "root", Usage: "public root `KEY` (default: the kit's or the config's)"},
@@ -98,7 +98,7 @@ func (p *pruning) verdict(names []string) error {
 	p.tell(p.r, p.flaws)
 	p.r.wrong = append(p.r.wrong, p.failed...)
 	if len(p.stopped) > 0 {
-		return &exitError{13, fmt.Errorf("nothing of %q was deleted: as long as what the warnings name is not mended, nobody knows what its snapshots need", p.stopped)}
+		return &exitError{13, fmt.Errorf("nothing of %s was deleted: as long as what the warnings name is not mended, nobody knows what its snapshots need", quoteAll(p.stopped))}
 	}
 	return p.r.verdict()
 }

@@ -213,6 +213,9 @@ func (r *reading) newCatalog(seen *remote.Seen) (*fs.Catalog, error) {
 
 // noWriter: a store that somebody set up has a writer.
 func (r *reading) noWriter() error {
+	if r.past {
+		return fmt.Errorf("%w: at the time that --as-of says there was no writer in %q yet, or the store has not kept what there was", remote.ErrNoStore, r.url.String())
+	}
 	return fmt.Errorf("%w: there is no writer in %q; is its disk mounted, and is the address right?", remote.ErrNoStore, r.url.String())
 }
 
@@ -233,8 +236,8 @@ func (r *reading) noneCertified(flaws []error, writers []string) error {
 	case waiting:
 		return errors.Join(flaws...)
 	}
-	return fmt.Errorf("%w: nothing in %q is certified by root key %s; is this the kit or the root key of this store? (its writers: %q)",
-		remote.ErrNotTrusted, r.url.String(), r.root, writers)
+	return fmt.Errorf("%w: nothing in %q is certified by root key %s; is this the kit or the root key of this store? (its writers: %s)",
+		remote.ErrNotTrusted, r.url.String(), r.root, quoteAll(writers))
 }
 
 // tell warns of what is wrong with a store, and keeps for verdict what is more

@@ -149,7 +149,7 @@ func choose(c *fs.Catalog, writer, set string) ([]fs.Snapshot, error) {
 		sets[s.Set] = true
 	}
 	if !sets[set] {
-		return nil, fmt.Errorf("there is no snapshot of a set %q; there are some of %q", set, slices.Sorted(maps.Keys(sets)))
+		return nil, fmt.Errorf("there is no snapshot of a set %q; there are some of %s", set, quoteAll(slices.Sorted(maps.Keys(sets))))
 	}
 	return slices.DeleteFunc(all, func(s fs.Snapshot) bool { return s.Set != set }), nil
 }

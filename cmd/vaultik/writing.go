@@ -122,7 +122,7 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 	for i, n := range names {
 		conf, ok := w.conf.Sets[name{n}]
 		if !ok {
-			return nil, fmt.Errorf("%s has no set %q; it has %q", w.conf.path, n, w.conf.setNames())
+			return nil, fmt.Errorf("%s has no set %q; it has %s", w.conf.path, n, quoteAll(w.conf.setNames()))
 		}
 		if slices.Contains(names[:i], n) {
 			return nil, fmt.Errorf("set %q is named twice", n)
