@@ -275,7 +275,7 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 		u.say("Set:     %s, as on %s: %s", set.name, when(r.newest[set.name].Started.Time()), quote(strings.Join(set.paths, " ")))
 	}
 	if index != nil {
-		u.say("Index:   made anew from %s: %s, %s", plural(index.Runs, "snapshot", "snapshots"),
+		u.say("Index:   made anew from %s: %s, %s", r.sources(*index),
 			plural(index.Entries, "entry", "entries"), plural(index.Blobs, "blob", "blobs"))
 	} else {
 		u.say("Index:   was there")

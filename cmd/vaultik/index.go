@@ -91,7 +91,7 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 		Signer    string `json:"signer"`  // a new one; "" if the old one is there
 		Certify   string `json:"certify"` // what has to be run where the kit is; "" if nothing
 	}{"rebuilt", v.writer, made.Runs, made.Entries, made.Blobs, made.Bytes, textOf(key), certify})
-	a.ui.say("the index of writer %s is made anew from %s", v.writer, plural(made.Runs, "snapshot", "snapshots"))
+	a.ui.say("the index of writer %s is made anew from %s", v.writer, v.sources(made))
 	a.ui.say("it knows %s, and %s with %s that need not be uploaded again",
 		plural(made.Entries, "entry", "entries"), plural(made.Blobs, "blob", "blobs"), size(made.Bytes))
 	v.sayKey(key, certify)

@@ -36,12 +36,22 @@ type revival struct {
 	newest    map[string]metastore.Snapshot // of each set, as its metadata describe it
 	secret    []byte                        // the chunker's; nil: no snapshot tells it
 	secretOf  remote.Seq                    // the run that it is from
+	lost      map[remote.Seq]bool           // snapshots whose metadata are
+}
+
+// sources says from how many snapshots an index was made.
+func (r *revival) sources(made metastore.Rebuilt) string {
+	text := plural(made.Runs, "snapshot", "snapshots")
+	if len(r.lost) > 0 {
+		text += fmt.Sprintf(", %d of which without their metadata", len(r.lost))
+	}
+	return text
 }
 
 // openRevival opens the store and reads what it has of the writer that choose
 // names. It refuses to go on from anything but the whole of it.
 func (a *app) openRevival(ctx context.Context, r revival, choose func(remote.Store) (string, error)) (_ *revival, err error) {
-	r.app, r.newest = a, map[string]metastore.Snapshot{}
+	r.app, r.newest, r.lost = a, map[string]metastore.Snapshot{}, map[remote.Seq]bool{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -170,6 +180,7 @@ func (r *revival) open(ctx context.Context, s fs.Snapshot) (*fs.Tree, error) {
 	for _, lost := range []error{remote.ErrCorrupt, fs.ErrLost, metastore.ErrBadDump, seal.ErrNoIdentity} {
 		if errors.Is(err, lost) {
 			r.app.ui.warn("the metadata of snapshot %s cannot be had, and are left out: %v", s.ID, err)
+			r.lost[s.Seq] = true
 			return nil, nil
 		}
 	}
