@@ -140,7 +140,7 @@ func (l ObjectList) Resolve(fetch func(ListRef) ([]Object, error)) ([]Object, er
 		return nil, err
 	}
 	refuse := func(why string, n Name) ([]Object, error) {
-		return nil, fmt.Errorf("blob list %s: %w: the manifest %s blob %s of run %s", l.List.SHA256, ErrCorrupt, why, n.SHA256, n.Seq)
+		return nil, fmt.Errorf("blob list %s: %w: the manifest %s blob %s of run %d", l.List.SHA256, ErrCorrupt, why, n.SHA256, n.Seq)
 	}
 	all := make([]Object, 0, len(base)+len(l.Add))
 	drop, add := l.Drop, l.Add

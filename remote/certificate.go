@@ -156,7 +156,7 @@ func loadCertificate(ctx context.Context, s Store, root PublicKey, writer string
 func (s Signers) For(seq Seq) (PublicKey, error) {
 	c, ok := s.InCharge(seq)
 	if !ok {
-		err := fmt.Errorf("%w: no signer of writer %q is certified for run %s", ErrNotTrusted, s.Writer, seq)
+		err := fmt.Errorf("%w: no signer of writer %q is certified for run %d", ErrNotTrusted, s.Writer, seq)
 		return PublicKey{}, errors.Join(append([]error{err}, s.Problems...)...)
 	}
 	if r, revoked := s.Revocation(c.Key); revoked && seq > r.Through {
@@ -178,7 +178,7 @@ func (r *Revoked) Error() string {
 	if r.Revocation.Through > 0 {
 		through = "its manifests hold up to run " + r.Revocation.Through.String()
 	}
-	return fmt.Sprintf("%v: signer %d of writer %q, in charge of run %s, is revoked (key %s): %s",
+	return fmt.Sprintf("%v: signer %d of writer %q, in charge of run %d, is revoked (key %s): %s",
 		ErrNotTrusted, r.Revocation.N, r.Revocation.Writer, r.Seq, r.Revocation.Key, through)
 }
 

@@ -63,7 +63,7 @@ func readManifest(ctx context.Context, s Store, signers Signers, seq Seq, limit 
 		return nil, err
 	}
 	if m.Writer != signers.Writer || m.Seq != seq {
-		return nil, fmt.Errorf("%w: it is the manifest of run %s of writer %q, put in another's place", ErrNotTrusted, m.Seq, m.Writer)
+		return nil, fmt.Errorf("%w: it is the manifest of run %d of writer %q, put in another's place", ErrNotTrusted, m.Seq, m.Writer)
 	}
 	hash := Sum(object)
 	if err := signers.holds(signer, seq, hash); err != nil {
@@ -238,7 +238,7 @@ func readTombstone(ctx context.Context, s Store, signers Signers, seq Seq) (*Tom
 		return nil, err
 	}
 	if t.Seq != seq {
-		return nil, fmt.Errorf("%w: it is the tombstone of run %s, put in another's place", ErrNotTrusted, t.Seq)
+		return nil, fmt.Errorf("%w: it is the tombstone of run %d, put in another's place", ErrNotTrusted, t.Seq)
 	}
 	_, err = t.Verify(signers)
 	return t, err

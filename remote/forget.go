@@ -32,11 +32,11 @@ func (w *WriterState) Tombstones(seqs []Seq, now time.Time) ([]Tombstone, error)
 		v, ok := snapshots[seq]
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("run %s of writer %q: %w", seq, w.Writer, fs.ErrNotExist)
+			return nil, fmt.Errorf("run %d of writer %q: %w", seq, w.Writer, fs.ErrNotExist)
 		case seq == last:
-			return nil, fmt.Errorf("run %s of writer %q: %w: it is the writer's", seq, w.Writer, ErrNewest)
+			return nil, fmt.Errorf("run %d of writer %q: %w: it is the writer's", seq, w.Writer, ErrNewest)
 		case seq == newest[v.Manifest.Set]:
-			return nil, fmt.Errorf("run %s of writer %q: %w: it is that of set %q", seq, w.Writer, ErrNewest, v.Manifest.Set)
+			return nil, fmt.Errorf("run %d of writer %q: %w: it is that of set %q", seq, w.Writer, ErrNewest, v.Manifest.Set)
 		}
 		out = append(out, NewTombstone(w.Writer, seq, v.Hash, v.Manifest.Previous, now))
 	}
@@ -71,7 +71,7 @@ func (s Signers) signTombstone(t Tombstone, key SigningKey) (object []byte, err 
 			return nil, fmt.Errorf("%w: the certificate of writer %q (signer %d) says purge=maintainer: only a maintainer's key may forget its snapshots", ErrNotTrusted, s.Writer, c.N)
 		}
 	}
-	return nil, fmt.Errorf("the key %s may not forget run %s of writer %q: %w", key.Public(), t.Seq, s.Writer, err)
+	return nil, fmt.Errorf("the key %s may not forget run %d of writer %q: %w", key.Public(), t.Seq, s.Writer, err)
 }
 
 // Forget signs a tombstone, puts it, and then deletes the manifest that it is

@@ -213,7 +213,7 @@ func TestWhatIsNotLostIsNotDeclaredLost(t *testing.T) {
 		text     string
 	}{
 		"it is there":        {func(*history) {}, 2, 2, remote.ErrExists, "purge host-20260102-030405Z"},
-		"one of them is":     {func(x *history) { x.remove(remote.ManifestKey("host", 2)) }, 2, 3, remote.ErrExists, "run 0000000003"},
+		"one of them is":     {func(x *history) { x.remove(remote.ManifestKey("host", 2)) }, 2, 3, remote.ErrExists, "run 3"},
 		"the newest":         {func(x *history) { x.remove(remote.ManifestKey("host", 5)) }, 5, 5, remote.ErrMissing, "rolled back"},
 		"newer than anybody": {func(*history) {}, 9, 12, remote.ErrMissing, "rolled back"},
 		"half of a gap": {func(x *history) {

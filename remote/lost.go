@@ -33,7 +33,7 @@ func (w *WriterState) Lost(from, to Seq, now time.Time) ([]Tombstone, error) {
 		newest = max(newest, seq)
 	}
 	if to >= newest {
-		return nil, fmt.Errorf("%w: nothing newer than run %s of writer %q is known, only that would tell what was there; "+
+		return nil, fmt.Errorf("%w: nothing newer than run %d of writer %q is known, only that would tell what was there; "+
 			"a store that lost its newest runs was rolled back: bring them back from a copy of the store, or begin a new writer on that machine",
 			ErrMissing, max(newest, 1), w.Writer)
 	}
@@ -110,7 +110,7 @@ func (w *WriterState) links() map[Seq]link {
 func (w *WriterState) neighbours(known map[Seq]link, from, to Seq) error {
 	for _, v := range w.Snapshots {
 		if m := v.Manifest; m.Seq >= from && m.Seq <= to {
-			return fmt.Errorf("%w: the manifest of run %s of writer %q is there and holds; \"vaultik snapshot purge %s\" forgets it", ErrExists, m.Seq, w.Writer, m.Snapshot)
+			return fmt.Errorf("%w: the manifest of run %d of writer %q is there and holds; \"vaultik snapshot purge %s\" forgets it", ErrExists, m.Seq, w.Writer, m.Snapshot)
 		}
 	}
 	for _, err := range w.Problems {
@@ -119,7 +119,7 @@ func (w *WriterState) neighbours(known map[Seq]link, from, to Seq) error {
 			continue
 		}
 		if k, bad := ParseKey(p.Key); bad == nil && k.Kind == KindManifest && k.Seq >= from && k.Seq <= to {
-			return fmt.Errorf("%w: the manifest of run %s of writer %q is there, though it does not hold; bring it back from a copy of the store, "+
+			return fmt.Errorf("%w: the manifest of run %d of writer %q is there, though it does not hold; bring it back from a copy of the store, "+
 				"or, if there is none, delete that object and run this again: %w", ErrExists, k.Seq, w.Writer, err)
 		}
 	}

@@ -123,11 +123,11 @@ func ManifestComment(writer string, seq Seq) string {
 // slices are written as empty ones.
 func (m *Manifest) Encode() (object []byte, err error) {
 	if err := m.validate(); err != nil {
-		return nil, fmt.Errorf("encode the manifest of run %s of writer %q: %w", m.Seq, m.Writer, err)
+		return nil, fmt.Errorf("encode the manifest of run %d of writer %q: %w", m.Seq, m.Writer, err)
 	}
 	plain := m.plain()
 	if len(plain) > MaxManifest {
-		return nil, fmt.Errorf("encode the manifest of run %s of writer %q: it has %d bytes, more than the %d that readers accept", m.Seq, m.Writer, len(plain), MaxManifest)
+		return nil, fmt.Errorf("encode the manifest of run %d of writer %q: it has %d bytes, more than the %d that readers accept", m.Seq, m.Writer, len(plain), MaxManifest)
 	}
 	return compress(plain), nil
 }

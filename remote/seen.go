@@ -51,9 +51,9 @@ type Rollback struct {
 func (r *Rollback) Error() string {
 	shown := "shows none now"
 	if r.Shown > 0 {
-		shown = "shows nothing after run " + r.Shown.String() + " now"
+		shown = fmt.Sprintf("shows nothing after run %d now", r.Shown)
 	}
-	return fmt.Sprintf("store %s %s of writer %q, but showed run %s on %s: newer snapshots were removed or hidden, or this is an old copy of the store",
+	return fmt.Sprintf("store %s %s of writer %q, but showed run %d on %s: newer snapshots were removed or hidden, or this is an old copy of the store",
 		r.Store, shown, r.Writer, r.Remembered, r.When)
 }
 
@@ -144,7 +144,7 @@ func (s *Seen) compare(store, writer string, seq Seq, hash Hash) (newer bool, er
 	case seq < old.Seq:
 		return false, &Rollback{Store: store, Writer: writer, Shown: seq, Remembered: old.Seq, When: old.When}
 	case seq == old.Seq && hash != old.Hash:
-		return false, fmt.Errorf("%w: store %s shows another manifest of run %s of writer %q than on %s: it was replaced, or two machines write with one writer's key",
+		return false, fmt.Errorf("%w: store %s shows another manifest of run %d of writer %q than on %s: it was replaced, or two machines write with one writer's key",
 			ErrNotTrusted, store, seq, writer, old.When)
 	}
 	return seq > old.Seq, nil

@@ -38,7 +38,7 @@ func NewTombstone(writer string, seq Seq, manifest Hash, previous *Hash, now tim
 func (t Tombstone) Sign(key SigningKey) (object []byte, err error) {
 	t.Signature = ""
 	if err := t.validate(); err != nil {
-		return nil, fmt.Errorf("sign the tombstone of run %s of writer %q: %w", t.Seq, t.Writer, err)
+		return nil, fmt.Errorf("sign the tombstone of run %d of writer %q: %w", t.Seq, t.Writer, err)
 	}
 	signature := key.Sign(canonical(t), TombstoneComment(t.Writer, t.Seq))
 	t.Signature = base64.StdEncoding.EncodeToString(signature)
@@ -68,7 +68,7 @@ func (t *Tombstone) Verify(signers Signers) (Certificate, error) {
 	if t.Writer != signers.Writer {
 		return Certificate{}, fmt.Errorf("%w: it is of writer %q, not %q", ErrNotTrusted, t.Writer, signers.Writer)
 	}
-	reasons := []error{fmt.Errorf("%w: nobody signed it who may forget run %s of writer %q", ErrNotTrusted, t.Seq, t.Writer)}
+	reasons := []error{fmt.Errorf("%w: nobody signed it who may forget run %d of writer %q", ErrNotTrusted, t.Seq, t.Writer)}
 	for _, c := range signers.Certificates {
 		if _, err := c.Key.Verify(message, signature); err != nil {
 			continue

@@ -42,7 +42,7 @@ func (u *Uncertified) Error() string {
 		text = fmt.Sprintf("writer %q is not certified by root key %s, so its snapshots do not count (%v)", u.Writer, u.Root, u.Reasons[0])
 	}
 	if b := u.Before; b != nil {
-		text += fmt.Sprintf("; but its run %s was trusted here on %s: either its certificate was removed or replaced, or this is not the store's root key", b.Remembered, b.When)
+		text += fmt.Sprintf("; but its run %d was trusted here on %s: either its certificate was removed or replaced, or this is not the store's root key", b.Remembered, b.When)
 	}
 	return text
 }

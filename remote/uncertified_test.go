@@ -70,7 +70,7 @@ func TestWhatIsWrongWithAWriterIsSaidOnce(t *testing.T) {
 		"joined, no memory":    {joined, "root", nil, true, true, 0, `run "vaultik key certify host --kit KIT"`},
 		"another root key":     {newHistory(t, 3), "other", memory(t), true, false, 0, "is not certified by root key " + key(t, "other").Public().String()},
 		"no signer":            {unsigned, "root", memory(t), true, false, 0, "has no signing key in the store"},
-		"certificates removed": {robbed, "root", before, true, true, 3, "its run 0000000003 was trusted here on 2027-01-15T08:00:00Z: either its certificate was removed"},
+		"certificates removed": {robbed, "root", before, true, true, 3, "its run 3 was trusted here on 2027-01-15T08:00:00Z: either its certificate was removed"},
 		"newest removed":       {short, "root", shortBefore, false, false, 0, "newer snapshots were removed"},
 		"all removed":          {empty, "root", emptyBefore, false, false, 0, "shows none now"},
 	} {

@@ -89,11 +89,11 @@ func (c *chain) checkGap(last, next Seq) {
 	switch next - last {
 	case 0, 1:
 	case 2:
-		c.problem(ManifestKey(c.writer, last+1), fmt.Errorf("%w: there is no manifest of run %s and no valid tombstone for it; "+
-			"if it is lost for good, \"vaultik snapshot purge --missing\" closes the gap", ErrMissing, last+1), true)
+		c.problem(ManifestKey(c.writer, last+1), fmt.Errorf("%w: there is no manifest of run %d and no valid tombstone for it; "+
+			"if it is lost for good, \"vaultik snapshot purge --writer %s --missing %d\" closes the gap", ErrMissing, last+1, c.writer, last+1), true)
 	default:
-		c.problem(ManifestKey(c.writer, last+1), fmt.Errorf("%w: there are no manifests of the runs %s to %s and no valid tombstones for them; "+
-			"if they are lost for good, \"vaultik snapshot purge --missing\" closes the gap", ErrMissing, last+1, next-1), true)
+		c.problem(ManifestKey(c.writer, last+1), fmt.Errorf("%w: there are no manifests of the runs %d to %d and no valid tombstones for them; "+
+			"if they are lost for good, \"vaultik snapshot purge --writer %s --missing %d-%d\" closes the gap", ErrMissing, last+1, next-1, c.writer, last+1, next-1), true)
 	}
 }
 
@@ -102,7 +102,7 @@ func (c *chain) checkLink(a, b Seq) {
 	hash, _, _ := c.link(a)
 	_, previous, key := c.link(b)
 	if !equal(previous, &hash) {
-		c.problem(key, fmt.Errorf("%w: it follows another manifest of run %s than the one known here; "+
+		c.problem(key, fmt.Errorf("%w: it follows another manifest of run %d than the one known here; "+
 			"either that one was replaced, or two machines write with one writer's key", ErrNotTrusted, a), true)
 	}
 }
@@ -132,7 +132,7 @@ func (c *chain) checkEnd(signed []Seq) {
 			return // it is reported itself
 		}
 	}
-	c.problem(ManifestKey(c.writer, end+1), fmt.Errorf("%w: run %s was forgotten, which happens only to runs that are not the newest, "+
+	c.problem(ManifestKey(c.writer, end+1), fmt.Errorf("%w: run %d was forgotten, which happens only to runs that are not the newest, "+
 		"but nothing newer is there", ErrMissing, end), true)
 }
 

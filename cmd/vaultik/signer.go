@@ -109,7 +109,7 @@ func certifyLine(writer string, key remote.PublicKey, from remote.Seq, store sto
 // revokedHere says what to do about a revoked key on the machine that has it.
 func revokedHere(r *remote.Revoked) error {
 	if through := r.Revocation.Through; r.Seq > through+1 {
-		return fmt.Errorf("%w; but this machine's index knows run %s, which does not count any more, so it cannot go on as this writer: "+
+		return fmt.Errorf("%w; but this machine's index knows run %d, which does not count any more, so it cannot go on as this writer: "+
 			"move the config and the state folder away and start a new writer", r, r.Seq-1)
 	}
 	return fmt.Errorf("%w; make this machine a new one with \"vaultik key rotate\"", r)

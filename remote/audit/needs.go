@@ -164,12 +164,12 @@ func (n *needs) gatherBlobs(ctx context.Context, s remote.Store) error {
 			for _, d := range u.set.Drop {
 				dropped[d]++
 				if !contains(list, d) {
-					n.contradicts(u, "drops what is not in its list: blob %s of run %s", d.SHA256, d.Seq)
+					n.contradicts(u, "drops what is not in its list: blob %s of run %d", d.SHA256, d.Seq)
 				}
 			}
 			for _, o := range u.set.Add {
 				if contains(list, o.Name()) {
-					n.contradicts(u, "adds what is in its list: blob %s of run %s", o.SHA256, o.Seq)
+					n.contradicts(u, "adds what is in its list: blob %s of run %d", o.SHA256, o.Seq)
 				}
 				n.add(remote.KindBlob, o)
 			}

@@ -79,7 +79,7 @@ func TestWhatAnAuditFinds(t *testing.T) {
 				w.replace(manifestKey(3), w.get(manifestKey(1)))
 				w.replace(remote.SignatureKey(manifestKey(3)), w.get(remote.SignatureKey(manifestKey(1))))
 			},
-			quick: []string{"not-trusted " + m3}, trust: true, says: "it is the manifest of run 0000000001",
+			quick: []string{"not-trusted " + m3}, trust: true, says: "it is the manifest of run 1",
 		},
 		"a manifest played back as the newest": {
 			happen: func(w *world) {
@@ -103,7 +103,7 @@ func TestWhatAnAuditFinds(t *testing.T) {
 		},
 		"a manifest deleted, and no tombstone": {
 			happen: func(w *world) { w.remove(manifestKey(3)) },
-			quick:  []string{"gap " + m3}, trust: true, says: "snapshot purge --missing",
+			quick:  []string{"gap " + m3}, trust: true, says: "--missing 3",
 		},
 		"a signature deleted": {
 			happen: func(w *world) { w.remove(remote.SignatureKey(manifestKey(3))) },
@@ -130,7 +130,7 @@ func TestWhatAnAuditFinds(t *testing.T) {
 				w.remove(manifestKey(3))
 				w.replace(remote.TombstoneKey("ann", 3), w.tombstone(3, w.hashes[2], "ann"))
 			},
-			quick: []string{"not-trusted " + below(manifestKey(4))}, trust: true, says: "follows another manifest of run 0000000003",
+			quick: []string{"not-trusted " + below(manifestKey(4))}, trust: true, says: "follows another manifest of run 3",
 		},
 		"a tombstone of another run": {
 			happen: func(w *world) { w.put(remote.TombstoneKey("ann", 3), w.tombstone(2, w.hashes[2], "ann")) },

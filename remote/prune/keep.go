@@ -163,7 +163,7 @@ func runs(users []use) string {
 	if first == last {
 		return "run " + first.String()
 	}
-	return fmt.Sprintf("any of the runs %s to %s that names it", first, last)
+	return fmt.Sprintf("any of the runs %d to %d that names it", first, last)
 }
 
 // contributed returns what of a list is in at least one of the sets that are
@@ -181,7 +181,7 @@ func contributed(writer string, list []remote.Object, users []use, why uint8) ([
 		n++
 		refuse := func(what string, name remote.Name) error {
 			return &remote.Problem{Key: remote.ManifestKey(writer, u.run), Stops: true, Err: fmt.Errorf(
-				"%w: it %s blob list %s blob %s of run %s; the program that wrote it is at fault, and nobody can tell what the snapshot needs",
+				"%w: it %s blob list %s blob %s of run %d; the program that wrote it is at fault, and nobody can tell what the snapshot needs",
 				remote.ErrCorrupt, what, u.set.List.SHA256, name.SHA256, name.Seq)}
 		}
 		for _, name := range u.set.Drop {
