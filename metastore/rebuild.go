@@ -162,6 +162,11 @@ func (b *Rebuilding) Finish(ctx context.Context, live []BlobRef, lists []byte) (
 		return made, errors.Join(err, removeDatabase(b.path+rebuildSuffix))
 	}
 	temp := b.path + rebuildSuffix
+	// Closing brings the log into the database; where it could not, as on a full
+	// disk, the one is not complete without the other.
+	if log, err := os.Stat(temp + "-wal"); err == nil && log.Size() > 0 {
+		return made, errors.Join(fmt.Errorf("%q still has %d bytes of log: is the disk full, or is somebody else at work on it?", temp, log.Size()), removeDatabase(temp))
+	}
 	// Unlike a rename, a link never replaces what came to be there meanwhile.
 	if err := os.Link(temp, b.path); err != nil {
 		return made, errors.Join(err, removeDatabase(temp))

@@ -94,3 +94,28 @@ func TestARebuildReplacesNothing(t *testing.T) {
 		t.Errorf("the file that was there is now %q", text)
 	}
 }
+
+// What closing the database left in its log is part of the index: without it
+// there is none.
+func TestARebuildWithoutItsLogIsNone(t *testing.T) {
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), "index.db")
+	b, err := RebuildIndex(ctx, path, "host", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Add(ctx, Past{Seq: 1, Set: "home", SnapshotID: "host-1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	beside, err := openReader(path + rebuildSuffix) // keeps the log from being brought in
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer beside.close()
+	if _, err := b.Finish(ctx, nil, nil); err == nil {
+		t.Error("an index came to be of which the log is lost")
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is an index: %v", err)
+	}
+}
