@@ -32,6 +32,7 @@ type world struct {
 	indexAt  string
 	index    *metastore.Index
 	identity *age.X25519Identity
+	former   []age.Identity // which some objects are encrypted to as well
 	config   Config
 	set      Set
 	now      time.Time
@@ -102,6 +103,8 @@ func (w *world) reopen() {
 	check(w.t, err)
 }
 
+func (w *world) identities() []age.Identity { return append([]age.Identity{w.identity}, w.former...) }
+
 // manifest reads a snapshot's manifest.
 func (w *world) manifest(seq remote.Seq) *remote.Manifest {
 	w.t.Helper()
@@ -127,7 +130,7 @@ func (w *world) view(seq remote.Seq) *metastore.View {
 			if err != nil {
 				return nil, err
 			}
-			return seal.Open(object, []age.Identity{w.identity}, d.PlainSize)
+			return seal.Open(object, w.identities(), d.PlainSize)
 		}})
 	}
 	want := metastore.Totals{
@@ -208,7 +211,7 @@ func (w *world) content(v *metastore.View, n metastore.Node) string {
 			Key: remote.BlobKey("host", remote.Seq(x.Blob.Seq), x.Blob.Hash), Hash: x.Blob.Hash,
 			Size: x.Blob.Size, Header: x.Blob.Header,
 		}
-		frames, err := blob.NewReader(w.store.Store, ref, []age.Identity{w.identity}).
+		frames, err := blob.NewReader(w.store.Store, ref, w.identities()).
 			Frames(w.t.Context(), []blob.Span{{Offset: x.FrameOffset, Length: x.FrameLength}})
 		check(w.t, err)
 		chunk := frames[0][x.FrameStart : x.FrameStart+x.ChunkSize]

@@ -18,8 +18,6 @@ type replaying struct {
 	linked  map[int64]int64 // contents of files with several names, likewise
 	paths   int64           // greater ids are paths that no earlier run knew
 
-	newBlobs map[int64]bool // those of the view's that no earlier run referred to
-
 	from, to Time // while the run went on, and as long as a clock may tick around that
 }
 
@@ -29,7 +27,7 @@ const clockTick = 2
 
 // replay records everything that a view shows.
 func replay(ctx context.Context, r *Run, v *View) error {
-	t := &replaying{run: r, view: v, volumes: map[int64]int64{}, blobs: map[int64]int64{}, linked: map[int64]int64{}, newBlobs: map[int64]bool{}}
+	t := &replaying{run: r, view: v, volumes: map[int64]int64{}, blobs: map[int64]int64{}, linked: map[int64]int64{}}
 	s := v.Snapshot()
 	t.from, t.to = s.Started, s.Finished
 	t.from.Sec -= clockTick
@@ -95,7 +93,6 @@ func (t *replaying) blob(ctx context.Context, scan func(...any) error) error {
 	return t.run.write(ctx, "record a blob", func(x *Index) error {
 		known, err := x.row("SELECT id FROM blobs WHERE seq = ? AND hash = ?", []any{seq, hash}, &row)
 		if err == nil && !known {
-			t.newBlobs[id] = true
 			row, _, err = x.exec("INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
 				hash, seq, size, header, recipients, level, ms)
 		}
@@ -234,31 +231,42 @@ func (t *replaying) entry(ctx context.Context, n *Node, v *Version) (err error) 
 }
 
 // same reports whether an entry is as its open version was, so that nothing
-// has to be recorded: as for a backup, what has the same time stamps has the
-// same content. A chunk that is in another blob since is news all the same.
+// has to be recorded, not even another place of one of its chunks.
 func (t *replaying) same(ctx context.Context, n *Node, f *File, v *Version) (bool, error) {
 	then := v.File
 	if v.Row == 0 || v.Recheck || v.xattrs != 0 || len(f.Xattrs) != 0 || (then.Content == 0) != (n.Content == 0) {
 		return false, nil
 	}
 	then.Content = f.Content
-	if !then.equal(f) {
-		return false, nil
+	if !then.equal(f) || n.Content == 0 {
+		return then.equal(f), nil
 	}
-	moved := false
-	if n.Content != 0 && len(t.newBlobs) > 0 {
-		err := t.view.Pieces(ctx, []int64{n.Content}, func(p Piece) error {
-			moved = moved || t.newBlobs[p.BlobID]
-			return nil
-		})
-		if err != nil {
-			return false, err
+	same := true
+	err := t.view.Pieces(ctx, []int64{n.Content}, func(p Piece) (err error) {
+		if same {
+			same, err = t.known(ctx, v.File.Content, &p)
 		}
-	}
-	if !moved && n.Nlink > 1 && n.Content != 0 {
+		return err
+	})
+	if same && n.Nlink > 1 {
 		t.linked[n.Content] = v.File.Content
 	}
-	return !moved, nil
+	return same, err
+}
+
+// known reports whether a content has a piece, and the piece's chunk that place.
+func (t *replaying) known(ctx context.Context, content int64, p *Piece) (known bool, err error) {
+	return known, t.run.read(ctx, "look up a piece of a file", func(x *Index) error {
+		if p.Hole {
+			known, err = x.row("SELECT 1 FROM file_chunks WHERE content = ? AND offset = ? AND length = ? AND chunk IS NULL",
+				[]any{content, p.Offset, p.Length}, new(int64))
+			return err
+		}
+		known, err = x.row(`SELECT 1 FROM file_chunks f JOIN chunks c ON c.id = f.chunk WHERE f.content = ?1 AND f.offset = ?2 AND f.length = ?3 AND c.hash = ?4
+			AND (?5 = 0 OR EXISTS (SELECT 1 FROM blob_chunks l WHERE l.chunk = c.id AND l.blob = ?5))`,
+			[]any{content, p.Offset, p.Length, p.Chunk[:], t.blobs[p.BlobID]}, new(int64))
+		return err
+	})
 }
 
 func (t *replaying) during(s Time) bool { return s.Sec >= t.from.Sec && s.Sec <= t.to.Sec }
