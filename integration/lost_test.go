@@ -74,3 +74,39 @@ func (m *machine) lose(rng *rand.Rand) {
 		m.run("init", "--from-kit", m.kit())
 	}
 }
+
+// A run that was decided on is finished by the index that has it, whatever else
+// the machine has lost: it is not made anew, and a new key signs what follows.
+func TestACommitThatWasDecidedOnIsNotGivenUp(t *testing.T) {
+	base := newMachine(t, "file://"+filepath.Join(t.TempDir(), "store"))
+	src := filepath.Join(base.dir, "source")
+	write(t, filepath.Join(src, "file"), "first")
+	base.init(src)
+	base.backup()
+	write(t, filepath.Join(src, "file"), "second")
+	signed := map[bool]bool{}
+	for at := 1; len(signed) < 2; at++ {
+		m := base.clone()
+		if !m.killedAt(at, recipientOf(t, m), src) {
+			t.Fatalf("no backup was killed between its decision and its commit: %v", signed)
+		}
+		decided := strings.TrimSpace(m.ask("SELECT count(*) FROM runs WHERE state = 'intent'")) == "1"
+		half := m.count("metadata/*/manifest.json.zst.minisig") == 2
+		if !decided || m.count("metadata/*/manifest.json.zst") == 2 || signed[half] {
+			m.stop()
+			continue
+		}
+		signed[half] = true
+		m.fails(1, []string{"index", "rebuild", "--force", "--identity", m.kit()}, "in the middle of committing run 2", "vaultik backup")
+		must(t, os.Remove(m.state("signing.key")))
+		must(t, os.Remove(filepath.Join(m.dir, "vaultik.toml")))
+		if out := m.run("init", "--from-kit", m.kit(), "--store", m.store); !strings.Contains(out, "from run 3 on") {
+			t.Errorf("the new key:\n%s", out)
+		}
+		m.backup()
+		if _, warnings, _ := m.try("snapshot", "list"); warnings != "" || len(m.snapshots()) != 3 {
+			t.Errorf("snapshots %q, %s", m.snapshots(), warnings)
+		}
+		m.stop()
+	}
+}

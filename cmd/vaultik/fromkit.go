@@ -111,11 +111,10 @@ func (r *revival) machine(c *cli.Context, s *setup) (err error) {
 // needIndex makes the index anew unless the one that is there goes on from
 // what the store has. nil: it does.
 func (r *revival) needIndex(ctx context.Context) (*metastore.Rebuilt, error) {
-	status, err := r.standing(ctx)
-	if err != nil {
-		return nil, err
+	if r.unread != nil {
+		return nil, r.unread
 	}
-	last := int64(r.next) - 1
+	last, status := int64(r.next)-1, r.there
 	if status != nil && status.Writer == r.writer && (status.LastSeq == last || status.Intent != nil && status.Intent.Seq == last) {
 		return nil, nil
 	}
@@ -265,7 +264,7 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 		Index   bool     `json:"index_rebuilt"`
 		Signer  string   `json:"signer"` // a new one; "" if the old one is there
 		NextRun uint64   `json:"next_run"`
-	}{"revived", s.writer, s.url.String(), s.where.config, s.stateDir(), append([]string{}, names...), index != nil, textOf(key), uint64(r.next)})
+	}{"revived", s.writer, s.url.String(), s.where.config, s.stateDir(), append([]string{}, names...), index != nil, textOf(key), uint64(r.firstFree())})
 
 	u.say("Writer:  %s", s.writer)
 	u.say("Store:   %s", s.url)

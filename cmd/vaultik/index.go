@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,10 +65,8 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.close()) }()
-	if !c.Bool("force") {
-		if err := v.refuseHealthy(c.Context); err != nil {
-			return err
-		}
+	if err := v.refuseHealthy(c.Bool("force")); err != nil {
+		return err
 	}
 	made, err := v.index(c.Context)
 	if err != nil {
@@ -106,7 +105,7 @@ func (r *revival) sayKey(key remote.PublicKey, certify string) {
 		r.app.ui.say("")
 		r.app.ui.say("  %s", certify)
 	case !key.IsZero():
-		r.app.ui.say("the signing key was lost; a new one is made and certified from run %d on: %s", uint64(r.next), key)
+		r.app.ui.say("the signing key was lost; a new one is made and certified from run %d on: %s", uint64(r.firstFree()), key)
 	}
 }
 
@@ -135,11 +134,19 @@ func rootOf(id *identity, conf *config) (root remote.PublicKey, err error) {
 	return root, nil
 }
 
-// refuseHealthy stops where the index is there and of use.
-func (r *revival) refuseHealthy(ctx context.Context) error {
-	status, err := r.standing(ctx)
-	if err != nil || status == nil {
-		return err
+// refuseHealthy stops where the index is there and of use. One that has decided
+// on a commit is not given up even by force: the store may have got it, or get it
+// yet.
+func (r *revival) refuseHealthy(force bool) error {
+	status := r.there
+	switch {
+	case r.decided():
+		return fmt.Errorf("the index %q is there and in the middle of committing run %d; run \"vaultik backup\" first, which finishes it",
+			r.file(indexFile), uint64(r.next))
+	case force:
+		return nil
+	case r.unread != nil || status == nil:
+		return r.unread
 	}
 	there := fmt.Sprintf("the index %q is there and in order: it belongs to writer %q and knows its runs up to %d, the store has run %d",
 		r.file(indexFile), status.Writer, status.LastSeq, uint64(r.next)-1)
@@ -148,6 +155,37 @@ func (r *revival) refuseHealthy(ctx context.Context) error {
 	}
 	return fmt.Errorf("%s; if it is an old copy, --force makes it anew and keeps the old one; "+
 		"if another machine is at work as this writer, this one must become a new writer instead", there)
+}
+
+// unfinished looks for a run that was decided on and not committed. If it was
+// signed its number is taken, and only the index that has it can finish it.
+func (r *revival) unfinished(ctx context.Context) error {
+	key := remote.SignatureKey(remote.ManifestKey(r.writer, r.next))
+	signature, err := fetch(ctx, r.store, key, identityLimit)
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return fmt.Errorf("look for an unfinished run: %w", err)
+	}
+	r.there, r.unread = r.standing(ctx)
+	if err != nil || r.decided() && bytes.Equal(signature, r.there.Intent.Signature) {
+		return nil
+	}
+	return fmt.Errorf("run %d of writer %q was interrupted in the middle of its commit: its signature is in the store, its manifest is not, and no index that is here can finish it. "+
+		"If no other machine is at work as this writer, delete the object %s from the store, and run this again", uint64(r.next), r.writer, key)
+}
+
+// decided reports whether the index has an intent for the next run: its bytes,
+// and no others, are what that run commits.
+func (r *revival) decided() bool {
+	s := r.there
+	return s != nil && s.Writer == r.writer && s.Intent != nil && s.Intent.Seq == int64(r.next)
+}
+
+// firstFree is the first run that is not signed yet.
+func (r *revival) firstFree() remote.Seq {
+	if r.decided() {
+		return r.next + 1
+	}
+	return r.next
 }
 
 // standing is where the index stands; nil if there is none, or none of use.

@@ -29,8 +29,10 @@ type revival struct {
 	writer string
 	unlock func()
 
-	snapshots []fs.Snapshot // retained ones, oldest first
-	next      remote.Seq    // the run that will be made next
+	snapshots []fs.Snapshot     // retained ones, oldest first
+	next      remote.Seq        // the run that follows all those in the store
+	there     *metastore.Status // where the index that is there stands; nil if there is none, or none of use
+	unread    error             // why it could not be looked at, though it may be in order
 	views     *fs.Catalog
 	temp      string                        // of views
 	newest    map[string]metastore.Snapshot // of each set, as its metadata describe it
@@ -144,28 +146,6 @@ func (r *revival) look(ctx context.Context) error {
 		}
 	}
 	return r.unfinished(ctx)
-}
-
-// unfinished looks for a run that was signed and not committed: its number is
-// taken, and only the index that was lost could have finished it.
-func (r *revival) unfinished(ctx context.Context) error {
-	key := remote.SignatureKey(remote.ManifestKey(r.writer, r.next))
-	_, err := r.store.Stat(ctx, key)
-	switch {
-	case errors.Is(err, iofs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look for an unfinished run: %w", err)
-	}
-	index, err := metastore.OpenIndex(ctx, r.file(indexFile), metastore.Options{})
-	if err == nil {
-		status, failed := index.Status(ctx)
-		if err := errors.Join(failed, index.Close()); err == nil && status.Intent != nil {
-			return nil // the next backup sends it again
-		}
-	}
-	return fmt.Errorf("run %d of writer %q was interrupted in the middle of its commit: its signature is in the store, its manifest is not, and only the lost index had it. "+
-		"If no other machine is at work as this writer, delete the object %s from the store, and run this again", uint64(r.next), r.writer, key)
 }
 
 // file is the path of one of the writer's files.

@@ -50,7 +50,7 @@ func (r *revival) makeKey(ctx context.Context) (made remote.PublicKey, certify s
 			return made, "", err
 		}
 	}
-	next := rotation{store: r.store, root: r.root, writer: r.writer, dir: r.file(""), random: r.app.random, from: r.next}
+	next := rotation{store: r.store, root: r.root, writer: r.writer, dir: r.file(""), random: r.app.random, from: r.firstFree()}
 	if r.id.kit != nil {
 		c, err := next.rotate(ctx, r.id.kit.Root)
 		if err != nil {
@@ -62,5 +62,5 @@ func (r *revival) makeKey(ctx context.Context) (made remote.PublicKey, certify s
 	if err != nil {
 		return made, "", fmt.Errorf("make a new signing key: %w", err)
 	}
-	return key.Public(), certifyLine(r.writer, key.Public(), r.next, r.url), nil
+	return key.Public(), certifyLine(r.writer, key.Public(), r.firstFree(), r.url), nil
 }
