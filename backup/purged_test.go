@@ -250,7 +250,7 @@ func TestAnOldCopyOfTheIndexOverwritesNothing(t *testing.T) {
 					_, err = w.try()
 					w.store.Script()
 					gone := purged && errors.Is(err, ErrStoreLost) && len(faults) > 1
-					if !(errors.Is(err, ErrCloned) || gone) || !strings.Contains(err.Error(), "vaultik init --root") {
+					if !(errors.Is(err, ErrCloned) || gone) || !strings.Contains(err.Error(), "vaultik init --store URL --root") {
 						t.Errorf("%v, want ErrCloned", err)
 					}
 				}
