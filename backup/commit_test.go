@@ -114,6 +114,23 @@ func TestAListingMayLagBehind(t *testing.T) {
 	same(t, "the snapshot", shown(), w.shows(r.Seq))
 }
 
+// Nor does one that does not show the run before yet, as when several sets are
+// backed up one after the other.
+func TestAListingMayNotShowTheNewestRunYet(t *testing.T) {
+	w := newWorld(t, home())
+	w.certify()
+	w.backup()
+	want := w.shows(w.backup().Seq)
+	w.store.Script(storetest.Fault{Op: storetest.OpList, Key: "/metadata/", Every: true, Kind: storetest.StaleList, Hide: 4})
+	r := w.backup()
+	if w.store.Injected() == 0 {
+		t.Error("nothing was hidden")
+	}
+	same(t, "problems", nil, kinds(r))
+	same(t, "the snapshot", want, w.shows(r.Seq))
+	verifyChain(t, w)
+}
+
 func TestACloneIsNoticed(t *testing.T) {
 	w := newWorld(t, home())
 	w.backup()

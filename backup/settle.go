@@ -86,15 +86,23 @@ func (w *writer) compareSeq(ctx context.Context, last remote.Seq) (manifests map
 			manifests[key.Seq] = true
 		}
 	}
-	switch {
-	case taken > last:
+	if taken > last {
 		return nil, fmt.Errorf("%w: the store holds run %d of writer %q, the index knows nothing after run %d; %s",
 			ErrCloned, taken, w.Writer, last, newWriter)
-	case newest < last:
-		return nil, fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
-			wrongStore, ErrStoreLost, last, w.Writer, newest)
 	}
-	return manifests, nil
+	if newest == last {
+		return manifests, nil
+	}
+	// Put a moment ago, by this process perhaps: a listing may lag behind.
+	switch _, err := w.Store.Stat(ctx, remote.ManifestKey(w.Writer, last)); {
+	case err == nil:
+		manifests[last] = true
+		return manifests, nil
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, remote.ErrDenied):
+		return nil, fmt.Errorf("look at the newest manifest: %w", err)
+	}
+	return nil, fmt.Errorf("%w: the index has committed run %d of writer %q, the newest in the store is %d; "+
+		wrongStore, ErrStoreLost, last, w.Writer, newest)
 }
 
 // compareNext makes sure that nobody has taken the next run's number. It is all
