@@ -21,7 +21,7 @@ func emptyPacker(t testing.TB, p packing) *packer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := c.(*sqlite3.SQLiteConn)
+	conn := &buildConn{SQLiteConn: c.(*sqlite3.SQLiteConn)}
 	t.Cleanup(func() { conn.Close() })
 	if _, err := conn.Exec("CREATE TABLE "+p.table+" (first BLOB PRIMARY KEY, data BLOB NOT NULL)", nil); err != nil {
 		t.Fatal(err)

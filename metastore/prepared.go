@@ -33,6 +33,32 @@ func prepare(conn *sqlite3.SQLiteConn, query string) (*statement, error) {
 	return st, nil
 }
 
+// buildConn is a connection with all that was prepared on it. SQLite lets go of
+// a connection, of its files and its memory, only when its statements are gone,
+// and once it is closed they cannot go any more.
+type buildConn struct {
+	*sqlite3.SQLiteConn
+	prepared []*statement
+}
+
+func (c *buildConn) prepare(query string) (*statement, error) {
+	s, err := prepare(c.SQLiteConn, query)
+	if err == nil {
+		c.prepared = append(c.prepared, s)
+	}
+	return s, err
+}
+
+// Close closes the statements, of which some may be closed already, and the
+// connection.
+func (c *buildConn) Close() error {
+	var errs []error
+	for _, s := range c.prepared {
+		errs = append(errs, s.stmt.Close())
+	}
+	return errors.Join(append(errs, c.SQLiteConn.Close())...)
+}
+
 // bind puts values in place. Small statements take no context: one that can be
 // cancelled costs a goroutine, and none of them blocks.
 func (s *statement) bind(args []any) error {

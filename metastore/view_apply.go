@@ -139,7 +139,7 @@ func (b *builder) dropPath(id int64) error {
 			return err
 		}
 		var err error
-		if b.removePath, err = prepare(b.conn, "DELETE FROM stage.paths WHERE id = ?"); err != nil {
+		if b.removePath, err = b.conn.prepare("DELETE FROM stage.paths WHERE id = ?"); err != nil {
 			return err
 		}
 	}
@@ -188,11 +188,11 @@ func (b *builder) settle() error {
 // plainTable is a table with few rows.
 type plainTable struct{ insert, remove *statement }
 
-func newPlainTable(conn *sqlite3.SQLiteConn, table string, columns int, key string) (t plainTable, err error) {
-	if t.insert, err = prepare(conn, "INSERT INTO "+table+" VALUES (?"+strings.Repeat(", ?", columns-1)+")"); err != nil {
+func newPlainTable(conn *buildConn, table string, columns int, key string) (t plainTable, err error) {
+	if t.insert, err = conn.prepare("INSERT INTO " + table + " VALUES (?" + strings.Repeat(", ?", columns-1) + ")"); err != nil {
 		return t, err
 	}
-	t.remove, err = prepare(conn, "DELETE FROM "+table+" WHERE "+key+" = ?")
+	t.remove, err = conn.prepare("DELETE FROM " + table + " WHERE " + key + " = ?")
 	return t, err
 }
 
@@ -224,12 +224,12 @@ type stagedRows struct {
 	held      []driver.Value // rows still to be inserted
 }
 
-func newStagedRows(conn *sqlite3.SQLiteConn, what, table string, columns int) (s stagedRows, err error) {
+func newStagedRows(conn *buildConn, what, table string, columns int) (s stagedRows, err error) {
 	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
-	if s.one, err = prepare(conn, "INSERT INTO "+table+" VALUES "+row); err != nil {
+	if s.one, err = conn.prepare("INSERT INTO " + table + " VALUES " + row); err != nil {
 		return s, err
 	}
-	s.bulk, err = prepare(conn, "INSERT INTO "+table+" VALUES "+row+strings.Repeat(", "+row, bulkRows-1))
+	s.bulk, err = conn.prepare("INSERT INTO " + table + " VALUES " + row + strings.Repeat(", "+row, bulkRows-1))
 	s.what, s.columns = what, columns
 	return s, err
 }

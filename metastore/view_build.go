@@ -102,7 +102,7 @@ func syncFile(path string) error {
 // database/sql, whose share of inserting a row is as much as SQLite's.
 type builder struct {
 	ctx  context.Context
-	conn *sqlite3.SQLiteConn
+	conn *buildConn
 	rows [tableCount]int64
 
 	snapshots, volumes, xattrs, blobs                  plainTable
@@ -129,9 +129,9 @@ func newBuilder(ctx context.Context, temp, path string) (*builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{ctx: ctx, conn: c.(*sqlite3.SQLiteConn)}
+	b := &builder{ctx: ctx, conn: &buildConn{SQLiteConn: c.(*sqlite3.SQLiteConn)}}
 	if err := b.prepare(stage); err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, errors.Join(err, b.conn.Close())
 	}
 	return b, nil
 }
@@ -191,7 +191,7 @@ func (b *builder) prepare(stage string) error {
 		}
 	}
 	var err error
-	if b.dropFile, err = prepare(b.conn, "DELETE FROM stage.files WHERE path = ?"); err != nil {
+	if b.dropFile, err = b.conn.prepare("DELETE FROM stage.files WHERE path = ?"); err != nil {
 		return err
 	}
 	return b.walk.prepare(b)
@@ -239,7 +239,7 @@ func (b *builder) checkSnapshot(want Expected) error {
 	if n := b.rows[TableSnapshots]; n != 1 {
 		return bad("%d rows of snapshots instead of one", n)
 	}
-	s, err := prepare(b.conn, "SELECT seq, id, writer, set_name FROM snapshots")
+	s, err := b.conn.prepare("SELECT seq, id, writer, set_name FROM snapshots")
 	if err != nil {
 		return err
 	}
@@ -256,7 +256,7 @@ func (b *builder) checkSnapshot(want Expected) error {
 
 // finish writes down that everything is there, which is what makes it a view.
 func (b *builder) finish(t Totals) error {
-	s, err := prepare(b.conn, "INSERT INTO about VALUES (?, ?)")
+	s, err := b.conn.prepare("INSERT INTO about VALUES (?, ?)")
 	if err != nil {
 		return err
 	}

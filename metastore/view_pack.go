@@ -5,8 +5,6 @@ import (
 	"database/sql/driver"
 	"math"
 	"slices"
-
-	"github.com/mattn/go-sqlite3"
 )
 
 // packer writes a packed table. A row behind all others, which is how dumps
@@ -38,7 +36,7 @@ type packedEdit struct {
 
 var greatestKey = packedKey{math.MaxInt64, math.MaxInt64}
 
-func newPacker(conn *sqlite3.SQLiteConn, p packing) (*packer, error) {
+func newPacker(conn *buildConn, p packing) (*packer, error) {
 	k := &packer{packing: p}
 	for _, s := range []struct {
 		to    **statement
@@ -50,7 +48,7 @@ func newPacker(conn *sqlite3.SQLiteConn, p packing) (*packer, error) {
 		{&k.after, "SELECT data FROM " + p.table + " WHERE first > ? ORDER BY first LIMIT 1"},
 	} {
 		var err error
-		if *s.to, err = prepare(conn, s.query); err != nil {
+		if *s.to, err = conn.prepare(s.query); err != nil {
 			return nil, err
 		}
 	}

@@ -81,7 +81,7 @@ func (b *builder) relatePieces(ctx context.Context) error {
 // shorter, with a tag each.
 func (b *builder) relatePlaces(ctx context.Context) error {
 	places, chunks := b.places.cursor(ctx), b.chunks.cursor(ctx)
-	get, err := prepare(b.conn, "SELECT size, header FROM main.blobs WHERE id = ?")
+	get, err := b.conn.prepare("SELECT size, header FROM main.blobs WHERE id = ?")
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (b *builder) relatePlaces(ctx context.Context) error {
 // relateXattrs goes through all files with extended attributes.
 func (b *builder) relateXattrs(ctx context.Context) error {
 	files := b.fileIDs.cursor(ctx)
-	s, err := prepare(b.conn, "SELECT DISTINCT file FROM main.xattrs ORDER BY file")
+	s, err := b.conn.prepare("SELECT DISTINCT file FROM main.xattrs ORDER BY file")
 	if err != nil {
 		return err
 	}

@@ -571,3 +571,46 @@ func TestACancelledBuildLeavesNothing(t *testing.T) {
 		t.Errorf("%v, %d files", err, len(left))
 	}
 }
+
+// A view that was built, or could not be, and one that was closed keep no file
+// open: a mount and a rebuild go through thousands.
+func TestAViewThatIsClosedKeepsNoFileOpen(t *testing.T) {
+	open := func(folder string) (files []string) {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range all {
+			if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.HasPrefix(to, folder) {
+				files = append(files, to)
+			}
+		}
+		return files
+	}
+	folder := t.TempDir()
+	text, want := metatest.Dump(tiny())
+	for name, path := range map[string]string{"built": filepath.Join(folder, "v"), "not built": filepath.Join(folder, "w")} {
+		if name == "not built" {
+			want.Totals.Files++
+		}
+		err := metastore.BuildView(t.Context(), path, parts(string(text)), want)
+		if (err == nil) != (name == "built") {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err == nil {
+			v, err := metastore.OpenView(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(open(folder)) == 0 {
+				t.Error("no file is seen to be open")
+			}
+			if err := v.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if left := open(folder); len(left) > 0 {
+			t.Errorf("%s: %q are open", name, left)
+		}
+	}
+}

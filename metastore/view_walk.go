@@ -54,7 +54,7 @@ func (w *walker) prepare(b *builder) (err error) {
 		{&w.getVolume, "SELECT id FROM main.volumes WHERE id = ?"},
 		{&w.getXattr, "SELECT 1 FROM main.xattrs WHERE file = ? LIMIT 1"},
 	} {
-		if *s.to, err = prepare(b.conn, s.query); err != nil {
+		if *s.to, err = b.conn.prepare(s.query); err != nil {
 			return err
 		}
 	}
@@ -257,7 +257,7 @@ func (w *walker) flush(dir uint64) error {
 
 // unreached says which row of files the walk did not come to.
 func (w *walker) unreached() error {
-	s, err := prepare(w.b.conn, `SELECT f.id FROM stage.files f
+	s, err := w.b.conn.prepare(`SELECT f.id FROM stage.files f
 		LEFT JOIN stage.paths p ON p.id = f.path LEFT JOIN stage.files d ON d.path = p.parent
 		WHERE p.id IS NULL OR p.parent <> 0 AND d.dir IS NOT 1 LIMIT 1`)
 	if err != nil {
