@@ -5,136 +5,196 @@ import (
 	"encoding/hex"
 )
 
-// decodeManifest reads the JSON of a manifest. Nearly all of a long one are the
-// four arrays of its two sets of blobs, and encoding/json takes twenty times
-// as long for them as they need: so they are read here, which accepts exactly
-// what would be written for them, and the rest is read without them. Of what
-// is not so plain encoding/json says what is wrong with it.
+// decodeManifest reads the JSON of a manifest. A store has tens of thousands,
+// with long arrays, and encoding/json takes twenty times as long for them as
+// they need: so they are read here, which accepts exactly what would be written.
+// Of what is not so plain encoding/json says what is wrong with it.
 func decodeManifest(plain []byte) (*Manifest, error) {
-	if m, ok := decodeParts(plain); ok {
+	if m, ok := decodePlain(plain); ok {
 		return m, nil
 	}
 	m := new(Manifest)
 	return m, decode(plain, m, m.plain, m.validate)
 }
 
-func decodeParts(plain []byte) (*Manifest, bool) {
+// decodePlain reads the canonical encoding and no other. Strings end with the
+// first quote: validate accepts none that has to be escaped.
+func decodePlain(plain []byte) (*Manifest, bool) {
+	c := &cursor{rest: plain, ok: true}
 	m := new(Manifest)
-	var sets [2]ObjectList
-	frame := make([]byte, 0, min(len(plain), 4096))
-	rest := plain
-	for i := range sets {
-		var ok bool
-		if frame, rest, ok = upTo(frame, rest, `"add":[`); !ok {
-			return nil, false
-		}
-		if sets[i].Add, rest, ok = cutObjects(rest); !ok {
-			return nil, false
-		}
-		if frame, rest, ok = upTo(frame, rest, `"drop":[`); !ok {
-			return nil, false
-		}
-		if sets[i].Drop, rest, ok = cutNames(rest); !ok {
-			return nil, false
-		}
+	m.Format = int(c.number(`{"format":`))
+	m.Requires = array(c, `,"requires":[`, 0, (*cursor).text)
+	m.Type = c.field(`,"type":`)
+	m.Writer = c.field(`,"writer":`)
+	m.Seq = Seq(c.number(`,"seq":`))
+	c.word(`,"previous":`)
+	if !c.null() {
+		m.Previous = new(Hash)
+		*m.Previous = c.hash()
 	}
-	// No string holds a quote, so that each of the words found is a key. In the
-	// one encoding of a frame there are just four such keys.
-	frame = append(frame, rest...)
-	if strict(frame, m, m.plain) != nil {
-		return nil, false
+	m.Snapshot = c.field(`,"snapshot":`)
+	m.Set = c.field(`,"set":`)
+	m.Tags = array(c, `,"tags":[`, 0, (*cursor).text)
+	m.Started = c.field(`,"started":`)
+	m.Finished = c.field(`,"finished":`)
+	m.Version = c.field(`,"version":`)
+	m.Totals = Totals{
+		Files: c.number(`,"totals":{"files":`), Bytes: c.number(`,"bytes":`),
+		NewFiles: c.number(`,"new_files":`), NewBytes: c.number(`,"new_bytes":`), StoredBytes: c.number(`,"stored_bytes":`),
 	}
-	m.Blobs.Add, m.Blobs.Drop = sets[0].Add, sets[0].Drop
-	m.Pins.Add, m.Pins.Drop = sets[1].Add, sets[1].Drop
-	return m, m.validate() == nil
+	m.Rows = Rows{
+		Volumes: c.number(`},"rows":{"volumes":`), Paths: c.number(`,"paths":`), Files: c.number(`,"files":`),
+		Xattrs: c.number(`,"xattrs":`), Contents: c.number(`,"contents":`), FileChunks: c.number(`,"file_chunks":`),
+		Chunks: c.number(`,"chunks":`), Blobs: c.number(`,"blobs":`), BlobChunks: c.number(`,"blob_chunks":`),
+	}
+	m.Dumps = array(c, `},"dumps":[`, 0, func(c *cursor) DumpPart {
+		part := DumpPart{c.object(), c.number(`,"plain_size":`)}
+		c.word(`}`)
+		return part
+	})
+	m.PinnedDumps = array(c, `,"pinned_dumps":[`, 0, (*cursor).wholeObject)
+	c.word(`,"blobs":`)
+	m.Blobs = c.objects()
+	c.word(`,"pins":`)
+	m.Pins = c.objects()
+	m.Recipients = array(c, `,"recipients":[`, 0, (*cursor).text)
+	m.Parameters = Parameters{
+		Chunker: c.field(`,"parameters":{"chunker":`), ChunkMin: c.number(`,"chunk_min":`),
+		ChunkAvg: c.number(`,"chunk_avg":`), ChunkMax: c.number(`,"chunk_max":`),
+	}
+	c.word("}}\n")
+	return m, c.ok && len(c.rest) == 0 && m.validate() == nil
 }
 
-// upTo moves what leads to a word, and the word, from rest to frame.
-func upTo(frame, rest []byte, word string) ([]byte, []byte, bool) {
-	before, after, ok := bytes.Cut(rest, []byte(word))
-	return append(append(frame, before...), word...), after, ok
+// cursor is a place in canonical JSON. After it met something else, ok is false
+// and what it returns means nothing.
+type cursor struct {
+	rest []byte
+	ok   bool
 }
 
-// cutObjects reads the elements of an array of objects, up to its bracket.
-func cutObjects(rest []byte) (objects []Object, _ []byte, ok bool) {
-	objects = make([]Object, 0, elements(rest))
-	for first := true; !bytes.HasPrefix(rest, []byte("]")); first = false {
-		var o Object
-		if rest, ok = cutName(rest, first, &o.Seq, &o.SHA256); !ok {
-			return nil, nil, false
-		}
-		if rest, ok = bytes.CutPrefix(rest, []byte(`,"size":`)); !ok {
-			return nil, nil, false
-		}
-		var size uint64
-		if size, rest, ok = cutNumber(rest); !ok {
-			return nil, nil, false
-		}
-		if rest, ok = bytes.CutPrefix(rest, []byte("}")); !ok {
-			return nil, nil, false
-		}
-		o.Size = int64(size)
-		objects = append(objects, o)
-	}
-	return objects, rest, true
+func (c *cursor) fail() { c.rest, c.ok = nil, false }
+
+func (c *cursor) at(word string) bool {
+	return len(c.rest) >= len(word) && string(c.rest[:len(word)]) == word
 }
 
-// cutNames reads the elements of an array of names, up to its bracket.
-func cutNames(rest []byte) (names []Name, _ []byte, ok bool) {
-	names = make([]Name, 0, elements(rest))
-	for first := true; !bytes.HasPrefix(rest, []byte("]")); first = false {
-		var n Name
-		if rest, ok = cutName(rest, first, &n.Seq, &n.SHA256); !ok {
-			return nil, nil, false
-		}
-		if rest, ok = bytes.CutPrefix(rest, []byte("}")); !ok {
-			return nil, nil, false
-		}
-		names = append(names, n)
+// word steps over what must come next.
+func (c *cursor) word(word string) {
+	if !c.at(word) {
+		c.fail()
+		return
 	}
-	return names, rest, true
+	c.rest = c.rest[len(word):]
 }
 
-// elements counts those of an array, so that it takes no more memory than it
-// needs.
-func elements(rest []byte) int {
-	array, _, _ := bytes.Cut(rest, []byte("]"))
-	return bytes.Count(array, []byte("{"))
+func (c *cursor) null() bool {
+	is := c.at("null")
+	if is {
+		c.word("null")
+	}
+	return is
 }
 
-// cutName reads what objects and names begin with, and the comma before it.
-func cutName(rest []byte, first bool, seq *Seq, hash *Hash) (_ []byte, ok bool) {
-	if !first {
-		if rest, ok = bytes.CutPrefix(rest, []byte(",")); !ok {
-			return nil, false
-		}
-	}
-	if rest, ok = bytes.CutPrefix(rest, []byte(`{"seq":`)); !ok {
-		return nil, false
-	}
-	var n uint64
-	if n, rest, ok = cutNumber(rest); !ok {
-		return nil, false
-	}
-	*seq = Seq(n)
-	if rest, ok = bytes.CutPrefix(rest, []byte(`,"sha256":"`)); !ok {
-		return nil, false
-	}
-	digits := hex.EncodedLen(len(hash))
-	if len(rest) < digits || !hash.decode(rest[:digits]) {
-		return nil, false
-	}
-	return bytes.CutPrefix(rest[digits:], []byte(`"`))
-}
-
-// cutNumber reads an integer as JSON writes it, below 10^16: valid ones are.
-func cutNumber(rest []byte) (n uint64, _ []byte, ok bool) {
+// number reads an integer below 10^16 behind a key: valid ones are.
+func (c *cursor) number(key string) (n int64) {
+	c.word(key)
 	i := 0
-	for ; i < len(rest) && i < 17 && rest[i] >= '0' && rest[i] <= '9'; i++ {
-		n = 10*n + uint64(rest[i]-'0')
+	for ; i < len(c.rest) && i < 17 && c.rest[i] >= '0' && c.rest[i] <= '9'; i++ {
+		n = 10*n + int64(c.rest[i]-'0')
 	}
-	if i == 0 || i > 16 || i > 1 && rest[0] == '0' {
-		return 0, nil, false
+	if i == 0 || i > 16 || i > 1 && c.rest[0] == '0' {
+		c.fail()
+		return 0
 	}
-	return n, rest[i:], true
+	c.rest = c.rest[i:]
+	return n
+}
+
+// field reads a string behind a key.
+func (c *cursor) field(key string) string {
+	c.word(key)
+	return c.text()
+}
+
+func (c *cursor) text() string {
+	c.word(`"`)
+	text, rest, ok := bytes.Cut(c.rest, []byte(`"`))
+	if !ok {
+		c.fail()
+		return ""
+	}
+	c.rest = rest
+	return string(text)
+}
+
+func (c *cursor) hash() (h Hash) {
+	c.word(`"`)
+	digits := hex.EncodedLen(len(h))
+	if len(c.rest) < digits || !h.decode(c.rest[:digits]) {
+		c.fail()
+		return h
+	}
+	c.rest = c.rest[digits:]
+	c.word(`"`)
+	return h
+}
+
+// name reads a Name up to its bracket.
+func (c *cursor) name() Name {
+	n := Name{Seq: Seq(c.number(`{"seq":`))}
+	c.word(`,"sha256":`)
+	n.SHA256 = c.hash()
+	return n
+}
+
+// object reads an Object up to its bracket.
+func (c *cursor) object() Object {
+	n := c.name()
+	return Object{n.Seq, n.SHA256, c.number(`,"size":`)}
+}
+
+func (c *cursor) wholeName() Name {
+	n := c.name()
+	c.word(`}`)
+	return n
+}
+
+func (c *cursor) wholeObject() Object {
+	o := c.object()
+	c.word(`}`)
+	return o
+}
+
+func (c *cursor) objects() (l ObjectList) {
+	c.word(`{"list":`)
+	if !c.null() {
+		l.List = &ListRef{c.object(), c.number(`,"plain_size":`), c.number(`,"count":`)}
+		c.word(`}`)
+	}
+	l.Add = array(c, `,"add":[`, c.elements(), (*cursor).wholeObject)
+	l.Drop = array(c, `,"drop":[`, c.elements(), (*cursor).wholeName)
+	c.word(`}`)
+	return l
+}
+
+// elements counts the objects of the array that comes next, so that it takes no
+// more memory than it needs.
+func (c *cursor) elements() int {
+	next, _, _ := bytes.Cut(c.rest, []byte("]"))
+	return bytes.Count(next, []byte("{"))
+}
+
+// array reads the elements of an array, up to and with its bracket.
+func array[T any](c *cursor, key string, size int, element func(*cursor) T) []T {
+	c.word(key)
+	all := make([]T, 0, size)
+	for c.ok && !c.at("]") {
+		if len(all) > 0 {
+			c.word(",")
+		}
+		all = append(all, element(c))
+	}
+	c.word("]")
+	return all
 }
