@@ -29,7 +29,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -58,6 +57,7 @@ const (
 // symbolic link that leads out of the folder.
 type Store struct {
 	root    *os.Root
+	folder  *os.File // the same folder, for openBeneath
 	now     func() time.Time
 	publish func(folder *os.File, from, to string) error // see link.go
 	swept   sync.Map                                     // folders that Put looked for leftovers in
@@ -77,7 +77,11 @@ func Open(folder string) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open store in folder %q: %w", folder, explain(err))
 	}
-	return &Store{root: root, now: time.Now, publish: publish}, nil
+	opened, err := root.Open(".")
+	if err != nil {
+		return nil, fmt.Errorf("open store in folder %q: %w", folder, errors.Join(explain(err), root.Close()))
+	}
+	return &Store{root: root, folder: opened, now: time.Now, publish: publish}, nil
 }
 
 // Create makes the folder, and those above it, unless they exist, and opens
@@ -114,23 +118,7 @@ func Create(folder string) (*Store, error) {
 func (s *Store) Limit(l *rate.Limiter) { s.limit = l }
 
 // Close lets go of the folder. Open readers stay valid.
-func (s *Store) Close() error { return s.root.Close() }
-
-// Get implements remote.Store.
-func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	f, size, err := s.open(ctx, key)
-	if err != nil {
-		return nil, s.failed("get", key, err)
-	}
-	if n < 0 {
-		n = size - off
-	}
-	if off < 0 || n < 0 || off > size || n > size-off {
-		_ = f.Close() // nothing was written
-		return nil, s.failed("get", key, fmt.Errorf("it has %d bytes, asked for %d from %d on: %w", size, n, off, remote.ErrCorrupt))
-	}
-	return &reader{ctx: ctx, store: s, key: key, file: f, body: io.NewSectionReader(f, off, n), left: n}, nil
-}
+func (s *Store) Close() error { return errors.Join(s.folder.Close(), s.root.Close()) }
 
 // Stat implements remote.Store. A file system records no sums, so SHA256 is
 // zero.
@@ -176,26 +164,6 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-func (s *Store) open(ctx context.Context, key string) (*os.File, int64, error) {
-	if err := checkCall(ctx, key); err != nil {
-		return nil, 0, err
-	}
-	// Without O_NONBLOCK a FIFO that somebody planted would block for ever.
-	f, err := s.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, 0, lookupError(err)
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		_ = f.Close() // nothing was written
-		return nil, 0, err
-	}
-	return f, fi.Size(), nil
-}
-
 func (s *Store) syncFolder(folder string) error {
 	f, err := s.root.Open(folder)
 	if err != nil {
@@ -228,29 +196,3 @@ func checkCall(ctx context.Context, key string) error {
 	}
 	return nil
 }
-
-type reader struct {
-	ctx   context.Context
-	store *Store
-	key   string
-	file  *os.File
-	body  *io.SectionReader
-	left  int64
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, r.store.failed("read", r.key, err)
-	}
-	n, err := r.body.Read(p)
-	r.left -= int64(n)
-	switch {
-	case err == io.EOF && r.left > 0:
-		err = r.store.failed("read", r.key, fmt.Errorf("the file became shorter, %d bytes are missing: %w", r.left, remote.ErrCorrupt))
-	case err != nil && err != io.EOF:
-		err = r.store.failed("read", r.key, err)
-	}
-	return n, err
-}
-
-func (r *reader) Close() error { return r.file.Close() }
