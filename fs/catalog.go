@@ -3,7 +3,6 @@ package fs
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -74,7 +73,7 @@ type Catalog struct {
 // stands for the keys it was made from: as long as they are the same there is
 // nothing to read again, because no object is ever overwritten.
 type writerSnapshots struct {
-	listing   [sha256.Size]byte
+	listing   listingSum
 	snapshots []Snapshot
 	problems  []error
 }
@@ -198,18 +197,23 @@ func (c *Catalog) adopt(writers map[string]writerSnapshots) {
 
 // look reads one writer if its listing differs from what is known.
 func (c *Catalog) look(ctx context.Context, writer string, known writerSnapshots) (writerSnapshots, error) {
-	listing, err := c.listing(ctx, writer)
+	// The first time it is read in any case, which lists the same.
+	listing := newListings(c.o.Store, writer)
+	if known.listing != (listingSum{}) {
+		sum, err := listing.sum(ctx)
+		if err != nil || sum == known.listing {
+			return known, err
+		}
+		listing = newListings(c.o.Store, writer)
+	}
+	state, err := remote.ReadChain(ctx, listing, c.o.Root, writer)
 	if err != nil {
 		return known, err
 	}
-	if listing == known.listing {
-		return known, nil
-	}
-	state, err := remote.ReadWriter(ctx, c.o.Store, c.o.Root, writer)
-	if err != nil {
+	w := writerSnapshots{problems: state.Flaws(c.o.Seen, c.o.StoreID, c.chunks.o.Now())}
+	if w.listing, err = listing.sum(ctx); err != nil {
 		return known, err
 	}
-	w := writerSnapshots{listing: listing, problems: state.Flaws(c.o.Seen, c.o.StoreID, c.chunks.o.Now())}
 	for _, v := range state.Snapshots {
 		s, err := snapshotOf(v)
 		if err != nil {
@@ -221,26 +225,8 @@ func (c *Catalog) look(ctx context.Context, writer string, known writerSnapshots
 	return w, nil
 }
 
-// listing sums up the keys that decide which snapshots a writer has.
-func (c *Catalog) listing(ctx context.Context, writer string) (sum [sha256.Size]byte, err error) {
-	h := sha256.New()
-	for _, prefix := range []string{remote.SignersPrefix(writer), remote.MetadataPrefix(writer), remote.ForgottenPrefix(writer)} {
-		for info, err := range c.o.Store.List(ctx, prefix) {
-			if err != nil {
-				return sum, err
-			}
-			fmt.Fprintf(h, "%q %d\n", info.Key, info.Size)
-		}
-	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
-}
-
 func snapshotOf(v remote.Verified) (Snapshot, error) {
-	// Which blobs it refers to is nothing that a reader asks: its dump says
-	// where each chunk is. Of thirty thousand snapshots they would take 200 MB.
-	m := new(remote.Manifest)
-	*m = *v.Manifest
-	m.Blobs, m.Pins, m.PinnedDumps = remote.ObjectList{}, remote.ObjectList{}, nil
+	m := v.Manifest
 	s := Snapshot{Writer: m.Writer, Seq: m.Seq, ID: m.Snapshot, Set: m.Set, Hash: v.Hash, Manifest: m}
 	// The names become folder names in a mount, whoever signed them.
 	if err := errors.Join(remote.CheckName(m.Set), checkID(m.Snapshot)); err != nil {

@@ -110,7 +110,14 @@ const fetches = 16
 // it deletes the manifest, so whatever a purge at work hides from the first
 // look the second one explains.
 func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*WriterState, error) {
-	return readWriter(ctx, s, root, writer, MetadataPrefix(writer), func(Info) {})
+	return look{listing: MetadataPrefix(writer)}.read(ctx, s, root, writer)
+}
+
+// ReadChain is ReadWriter for whoever does not ask which objects a snapshot
+// needs: Blobs, Pins and PinnedDumps of the manifests are checked and then left
+// empty. They are most of the memory that a long history takes.
+func ReadChain(ctx context.Context, s Store, root PublicKey, writer string) (*WriterState, error) {
+	return look{listing: MetadataPrefix(writer), brief: true}.read(ctx, s, root, writer)
 }
 
 // Survey is ReadWriter with a listing of all that the writer has: found is
@@ -119,10 +126,22 @@ func ReadWriter(ctx context.Context, s Store, root PublicKey, writer string) (*W
 // not be listed though it is there: it was put meanwhile. Of a writer without a
 // certified signer nothing is listed.
 func Survey(ctx context.Context, s Store, root PublicKey, writer string, found func(Info)) (*WriterState, error) {
-	return readWriter(ctx, s, root, writer, WriterPrefix(writer), found)
+	return look{listing: WriterPrefix(writer), found: found}.read(ctx, s, root, writer)
 }
 
-func readWriter(ctx context.Context, s Store, root PublicKey, writer, listing string, found func(Info)) (*WriterState, error) {
+// SurveyChain is to Survey what ReadChain is to ReadWriter.
+func SurveyChain(ctx context.Context, s Store, root PublicKey, writer string, found func(Info)) (*WriterState, error) {
+	return look{listing: WriterPrefix(writer), found: found, brief: true}.read(ctx, s, root, writer)
+}
+
+// look is a way to read a writer.
+type look struct {
+	listing string     // the prefix under which manifests are looked for
+	found   func(Info) // is told of all that is listed there; may be nil
+	brief   bool       // manifests do not keep what is only for prune and audit
+}
+
+func (l look) read(ctx context.Context, s Store, root PublicKey, writer string) (*WriterState, error) {
 	w := &WriterState{Writer: writer}
 	var err error
 	if w.Signers, err = LoadSigners(ctx, s, root, writer); err != nil {
@@ -133,7 +152,7 @@ func readWriter(ctx context.Context, s Store, root PublicKey, writer, listing st
 		return w, nil
 	}
 	c := chain{writer: writer, manifests: make(map[Seq]Verified), broken: make(map[Seq]error), tombstones: make(map[Seq]Tombstone)}
-	if err := c.readManifests(ctx, s, w.Signers, listing, found); err != nil {
+	if err := c.readManifests(ctx, s, w.Signers, l); err != nil {
 		return nil, err
 	}
 	if err := c.readTombstones(ctx, s, w.Signers); err != nil {
@@ -169,7 +188,9 @@ func each(ctx context.Context, s Store, prefix string, kind Kind, found func(Inf
 			failed = fmt.Errorf("list %q: %w", prefix, err)
 			break
 		}
-		found(info)
+		if found != nil {
+			found(info)
+		}
 		if k, err := ParseKey(info.Key); err == nil && k.Kind == kind && !k.Signature {
 			g.Go(func() error { return read(group, k.Seq, info.Size) })
 		}
@@ -178,12 +199,12 @@ func each(ctx context.Context, s Store, prefix string, kind Kind, found func(Inf
 	return cmp.Or(g.Wait(), failed)
 }
 
-func (c *chain) readManifests(ctx context.Context, s Store, signers Signers, listing string, found func(Info)) error {
+func (c *chain) readManifests(ctx context.Context, s Store, signers Signers, l look) error {
 	// Whoever may write to the store can make an unsigned "manifest" as big
 	// as the limit. One such fits into memory, sixteen at once need not.
 	memory := semaphore.NewWeighted(MaxManifest)
 	var mu sync.Mutex
-	return each(ctx, s, listing, KindManifest, found, func(ctx context.Context, seq Seq, size int64) error {
+	return each(ctx, s, l.listing, KindManifest, l.found, func(ctx context.Context, seq Seq, size int64) error {
 		if size > MaxManifest {
 			mu.Lock()
 			defer mu.Unlock()
@@ -195,6 +216,9 @@ func (c *chain) readManifests(ctx context.Context, s Store, signers Signers, lis
 		}
 		defer memory.Release(size)
 		v, err := readManifest(ctx, s, signers, seq, size)
+		if err == nil && l.brief {
+			v.Manifest.Blobs, v.Manifest.Pins, v.Manifest.PinnedDumps = ObjectList{}, ObjectList{}, nil
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -212,7 +236,7 @@ func (c *chain) readManifests(ctx context.Context, s Store, signers Signers, lis
 
 func (c *chain) readTombstones(ctx context.Context, s Store, signers Signers) error {
 	var mu sync.Mutex
-	return each(ctx, s, ForgottenPrefix(c.writer), KindTombstone, func(Info) {}, func(ctx context.Context, seq Seq, _ int64) error {
+	return each(ctx, s, ForgottenPrefix(c.writer), KindTombstone, nil, func(ctx context.Context, seq Seq, _ int64) error {
 		t, err := readTombstone(ctx, s, signers, seq)
 		mu.Lock()
 		defer mu.Unlock()

@@ -80,7 +80,7 @@ func (a *app) certifyWriter(c *cli.Context, store *kitStore, writer string, want
 	if err != nil {
 		return err
 	}
-	state, err := remote.ReadWriter(c.Context, store, root, writer)
+	state, err := remote.ReadChain(c.Context, store, root, writer)
 	if err != nil {
 		return err
 	}

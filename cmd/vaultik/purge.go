@@ -216,7 +216,7 @@ func (p *purge) plan(ctx context.Context, writers []string) error {
 // read reads a writer and tells what is wrong with it. One of which nothing
 // may be deleted is nil.
 func (p *purge) read(ctx context.Context, writer string) (*remote.WriterState, error) {
-	state, err := remote.ReadWriter(ctx, p.r.store, p.r.root, writer)
+	state, err := remote.ReadChain(ctx, p.r.store, p.r.root, writer)
 	if err != nil {
 		return nil, fmt.Errorf("writer %q: %w", writer, err)
 	}

@@ -37,7 +37,7 @@ func (p *purge) closeGap(c *cli.Context, writers []string, runs string) error {
 	if len(writers) != 1 {
 		return fmt.Errorf("--missing is about one writer; add --writer NAME, one of %s", quoteAll(writers))
 	}
-	state, err := remote.ReadWriter(c.Context, p.r.store, p.r.root, writers[0])
+	state, err := remote.ReadChain(c.Context, p.r.store, p.r.root, writers[0])
 	if err != nil {
 		return fmt.Errorf("writer %q: %w", writers[0], err)
 	}

@@ -81,11 +81,12 @@ func pick(names []string, only string) ([]string, error) {
 
 // look reads a writer's manifests and adds up what lies in its folders.
 func (a *app) look(ctx context.Context, r *reading, writer string) (look, error) {
-	state, err := remote.ReadWriter(ctx, r.store, r.root, writer)
+	var l look
+	state, err := remote.SurveyChain(ctx, r.store, r.root, writer, l.kinds.add)
 	if err != nil {
 		return look{}, err
 	}
-	l := look{state: state, problems: state.Flaws(r.seen, r.url.String(), a.now())}
+	l.state, l.problems = state, state.Flaws(r.seen, r.url.String(), a.now())
 	l.signers = signerLines(state.Signers, newestRun(state)+1)
 	if err := nameKeys(ctx, r.store, writer, l.signers); err != nil {
 		return look{}, err
@@ -94,6 +95,9 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 		if err := markOwn(l.signers, filepath.Join(r.where.state, writer)); err != nil {
 			a.ui.warn("this machine's own signing key: %v", err)
 		}
+	}
+	if len(state.Signers.Certificates) > 0 {
+		return l, nil // all of it was listed
 	}
 	for info, err := range r.store.List(ctx, remote.WriterPrefix(writer)) {
 		if err != nil {
