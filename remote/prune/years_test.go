@@ -21,8 +21,8 @@ import (
 
 // years writes a store of writers with many runs: the first stores as many
 // blobs as every snapshot has, each later one replaces a few of them. Lists are
-// made as a writer makes them. Blobs and dumps are files of a byte; what counts
-// here is their number. If the folder has a store of these years already, it is
+// made as a writer makes them. Blobs and dumps have their size, but are one
+// hole; what counts here is their number. If the folder has a store of these years already, it is
 // taken as it is.
 func years(b *testing.B, folder string, writers, runs, blobs, changed int) {
 	b.Helper()
@@ -53,6 +53,12 @@ func year(folder, writer string, runs, blobs, changed int) error {
 		}
 		return os.WriteFile(path, body, 0o644)
 	}
+	hole := func(key string, size int64) error {
+		if err := put(key, nil); err != nil {
+			return err
+		}
+		return os.Truncate(filepath.Join(folder, filepath.FromSlash(key)), size)
+	}
 	signer := key(writer)
 	c := remote.Certificate{N: 1, Key: signer.Public(), Role: remote.RoleWriter, Writer: writer, From: 1}
 	at := remote.SignerKey(writer, 1)
@@ -79,7 +85,7 @@ func year(folder, writer string, runs, blobs, changed int) error {
 		// What is replaced lies anywhere, older blobs more often than new ones.
 		for i := range n {
 			o := random(seq, 32<<20)
-			if err := put(remote.BlobKey(writer, seq, o.SHA256), []byte{0}); err != nil {
+			if err := hole(remote.BlobKey(writer, seq, o.SHA256), o.Size); err != nil {
 				return err
 			}
 			if seq == 1 {
@@ -104,14 +110,14 @@ func year(folder, writer string, runs, blobs, changed int) error {
 		if seq%40 == 1 {
 			base = dump
 		}
-		if err := put(remote.DumpKey(writer, seq, dump.SHA256), []byte{0}); err != nil {
+		if err := hole(remote.DumpKey(writer, seq, dump.SHA256), dump.Size); err != nil {
 			return err
 		}
 		dumps := []remote.DumpPart{{Object: base, PlainSize: 50000}}
 		if base != dump {
 			dumps = append(dumps, remote.DumpPart{Object: dump, PlainSize: 50000})
 		}
-		when := fmt.Sprintf("20%02d-%02d-%02dT%02d:00:00Z", seq/4000, 1+seq/300%12, 1+seq/10%28, seq%10)
+		when := time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(seq) * time.Hour).Format(time.RFC3339)
 		m := &remote.Manifest{
 			Format: 1, Type: remote.TypeManifest, Writer: writer, Seq: seq, Previous: previous,
 			Snapshot: fmt.Sprintf("%s-20260102-030405Z-%d", writer, seq+1), Set: "default",
