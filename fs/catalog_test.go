@@ -135,6 +135,21 @@ func TestWhatIsNotTrustedIsLeftOutByName(t *testing.T) {
 	if !errors.Is(problems, remote.ErrNotTrusted) || !strings.Contains(problems.Error(), "mallory") {
 		t.Error(problems)
 	}
+	if c.refresh(t) {
+		t.Error("nothing happened, but something changed")
+	}
+}
+
+func TestWhatIsListedToReadAWriterIsNotListedAgain(t *testing.T) {
+	w := fstest.New(t)
+	w.Snapshot("ann", "home", hello("1")...)
+	c := newCatalog(t, w, t.TempDir(), nil)
+	c.refresh(t)
+	// The store as a whole, to find the writer; its signers, its metadata and
+	// what it has forgotten.
+	if n := c.counting.Count(storetest.OpList).Calls; n != 4 {
+		t.Errorf("%d listings, want 4", n)
+	}
 }
 
 func TestAWriterThatCannotBeReadKeepsWhatWasKnown(t *testing.T) {

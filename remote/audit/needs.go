@@ -215,7 +215,11 @@ func (n *needs) contradicts(u user, format string, args ...any) {
 // right; the bytes decide, for its name is their hash.
 func (n *needs) add(kind remote.Kind, o remote.Object) {
 	p := place{kind, o.Name()}
-	if size, known := n.sizes[p]; known && size != o.Size {
+	size, known := n.sizes[p]
+	switch {
+	case known && size == o.Size:
+		return
+	case known:
 		n.flaws = append(n.flaws, about(Corrupt, n.writer, p, "%w: manifests give it both %d and %d bytes", remote.ErrCorrupt, size, o.Size))
 	}
 	n.sizes[p] = o.Size

@@ -70,12 +70,23 @@ func named(ctx context.Context, s remote.Store, w *remote.WriterState) (*keep, e
 }
 
 func (k *keep) use(uses map[remote.ListRef][]use, u use) {
-	for _, o := range u.set.Add {
-		k.blobs[o.Name()] |= u.why
-	}
+	var before []remote.Object // what the last use of the same list added
 	if l := u.set.List; l != nil {
 		k.lists[l.Name()] |= needed
+		if same := uses[*l]; len(same) > 0 && same[len(same)-1].why == u.why {
+			before = same[len(same)-1].set.Add
+		}
 		uses[*l] = append(uses[*l], u)
+	}
+	// From run to run hardly anything is new, and both are sorted: that is
+	// found sooner than what a map knows already.
+	for _, o := range u.set.Add {
+		for len(before) > 0 && remote.CompareNames(before[0].Name(), o.Name()) < 0 {
+			before = before[1:]
+		}
+		if len(before) == 0 || before[0].Name() != o.Name() {
+			k.blobs[o.Name()] |= u.why
+		}
 	}
 }
 
