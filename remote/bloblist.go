@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 )
@@ -164,6 +165,25 @@ func (l ObjectList) Resolve(fetch func(ListRef) ([]Object, error)) ([]Object, er
 		return refuse("drops what is not in it:", drop[0])
 	}
 	return append(all, add...), nil
+}
+
+// Added yields those of now that are not in before. Both are sorted, as the
+// objects of a manifest are. From run to run hardly anything is added, and
+// comparing two manifests finds that sooner than looking each object up.
+func Added(before, now []Object) iter.Seq[Object] {
+	return func(yield func(Object) bool) {
+		for _, o := range now {
+			for len(before) > 0 && CompareNames(before[0].Name(), o.Name()) < 0 {
+				before = before[1:]
+			}
+			if len(before) > 0 && before[0] == o {
+				continue
+			}
+			if !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 // Diff writes the set want as a difference to a list in the store, or in full

@@ -64,6 +64,20 @@ func TestADifferenceLeadsBackToTheSet(t *testing.T) {
 	})
 }
 
+func TestWhatIsAddedIsWhatWasNotThereBefore(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		before, now := sets().Draw(t, "before"), sets().Draw(t, "now")
+		if len(before) > 0 && rapid.Bool().Draw(t, "one has another size") {
+			before = slices.Clone(before)
+			before[0].Size++
+		}
+		want := slices.DeleteFunc(slices.Clone(now), func(o remote.Object) bool { return slices.Contains(before, o) })
+		if got := slices.Collect(remote.Added(before, now)); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
 func TestADifferenceThatDoesNotFitItsListIsRefused(t *testing.T) {
 	ref, list := listRef(1), blobsOf(1)
 	fetch := func(remote.ListRef) ([]remote.Object, error) { return list, nil }

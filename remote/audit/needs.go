@@ -159,23 +159,28 @@ func (n *needs) gatherBlobs(ctx context.Context, s remote.Store) error {
 		if ref != (remote.ListRef{}) {
 			n.add(remote.KindList, ref.Object)
 		}
-		dropped := make(map[remote.Name]int)
+		dropped := make([]int, len(list)) // by how many
+		var before []remote.Object
 		for _, u := range users {
 			for _, d := range u.set.Drop {
-				dropped[d]++
-				if !contains(list, d) {
+				if i, ok := find(list, d); ok {
+					dropped[i]++
+				} else {
 					n.contradicts(u, "drops what is not in its list: blob %s of run %d", d.SHA256, d.Seq)
 				}
 			}
 			for _, o := range u.set.Add {
-				if contains(list, o.Name()) {
+				if _, ok := find(list, o.Name()); ok {
 					n.contradicts(u, "adds what is in its list: blob %s of run %d", o.SHA256, o.Seq)
 				}
+			}
+			for o := range remote.Added(before, u.set.Add) {
 				n.add(remote.KindBlob, o)
 			}
+			before = u.set.Add
 		}
-		for _, o := range list {
-			if dropped[o.Name()] < len(users) {
+		for i, o := range list {
+			if dropped[i] < len(users) {
 				n.add(remote.KindBlob, o)
 			}
 		}
@@ -194,9 +199,8 @@ func (n *needs) gatherBlobs(ctx context.Context, s remote.Store) error {
 	})
 }
 
-func contains(list []remote.Object, name remote.Name) bool {
-	_, ok := slices.BinarySearchFunc(list, name, func(o remote.Object, n remote.Name) int { return remote.CompareNames(o.Name(), n) })
-	return ok
+func find(list []remote.Object, name remote.Name) (int, bool) {
+	return slices.BinarySearchFunc(list, name, func(o remote.Object, n remote.Name) int { return remote.CompareNames(o.Name(), n) })
 }
 
 // contradicts reports a signed manifest that makes no sense.

@@ -78,15 +78,8 @@ func (k *keep) use(uses map[remote.ListRef][]use, u use) {
 		}
 		uses[*l] = append(uses[*l], u)
 	}
-	// From run to run hardly anything is new, and both are sorted: that is
-	// found sooner than what a map knows already.
-	for _, o := range u.set.Add {
-		for len(before) > 0 && remote.CompareNames(before[0].Name(), o.Name()) < 0 {
-			before = before[1:]
-		}
-		if len(before) == 0 || before[0].Name() != o.Name() {
-			k.blobs[o.Name()] |= u.why
-		}
+	for o := range remote.Added(before, u.set.Add) {
+		k.blobs[o.Name()] |= u.why
 	}
 }
 
