@@ -84,6 +84,8 @@ type WriterState struct {
 	// its own signature holds. Of a writer without a certified signer it is
 	// one, an *Uncertified.
 	Problems []error
+
+	unvouched map[Seq]link // manifests that a gap of the chain keeps from being trusted
 }
 
 // Stopped returns the problems that forbid deleting anything of this writer,
@@ -151,7 +153,7 @@ func (l look) read(ctx context.Context, s Store, root PublicKey, writer string) 
 		w.Problems = []error{&Problem{Key: SignersPrefix(writer), Err: w.Signers.uncertified(root), Stops: true}}
 		return w, nil
 	}
-	c := chain{writer: writer, manifests: make(map[Seq]Verified), broken: make(map[Seq]error), tombstones: make(map[Seq]Tombstone)}
+	c := chain{writer: writer, manifests: make(map[Seq]Verified), broken: make(map[Seq]error), tombstones: make(map[Seq]Tombstone), unvouched: make(map[Seq]link)}
 	if err := c.readManifests(ctx, s, w.Signers, l); err != nil {
 		return nil, err
 	}
@@ -160,6 +162,7 @@ func (l look) read(ctx context.Context, s Store, root PublicKey, writer string) 
 	}
 	c.withdraw(w.Signers)
 	c.verify()
+	w.unvouched = c.unvouched
 	for _, seq := range slices.Sorted(maps.Keys(c.manifests)) {
 		if _, gone := c.tombstones[seq]; !gone {
 			w.Snapshots = append(w.Snapshots, c.manifests[seq])

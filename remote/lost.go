@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"time"
 )
 
@@ -96,7 +97,8 @@ type link struct {
 }
 
 func (w *WriterState) links() map[Seq]link {
-	known := make(map[Seq]link, len(w.Snapshots)+len(w.Forgotten))
+	known := make(map[Seq]link, len(w.Snapshots)+len(w.Forgotten)+len(w.unvouched))
+	maps.Copy(known, w.unvouched) // whoever says what is lost vouches for what is not
 	for _, v := range w.Snapshots {
 		known[v.Manifest.Seq] = link{v.Hash, v.Manifest.Previous}
 	}

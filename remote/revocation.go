@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,8 +14,8 @@ import (
 // Revocation is the root key's word that a signing key is no longer trusted,
 // because somebody else may have it. What the key signed before still holds:
 // its manifests up to one run, the newest of them named by its hash and those
-// before it by the chain, and the tombstones that are listed. Whatever else it
-// signed, at any time, does not.
+// before it by the chain, as far as that leads, and the tombstones that are
+// listed. Whatever else it signed, at any time, does not.
 type Revocation struct {
 	Writer string
 	N      int // the signer's number when it was revoked, for people; the key counts wherever it lies
@@ -26,10 +27,11 @@ type Revocation struct {
 	Tombstones []RevokedTombstone // by this key, that stay valid; by Seq
 }
 
-// RevokedTombstone names a tombstone: that of one manifest of one run.
+// RevokedTombstone names a tombstone. It is the whole object that is named: a
+// thief could sign another one for the same manifest, with another past.
 type RevokedTombstone struct {
-	Seq      Seq
-	Manifest Hash
+	Seq    Seq
+	SHA256 Hash // of the tombstone's object
 }
 
 // revocationTitle is the first line of a revocation, without its version.
@@ -52,7 +54,7 @@ func (r Revocation) Text() []byte {
 		fmt.Fprintf(&b, "through %s %s\n", r.Through, r.Manifest)
 	}
 	for _, t := range r.Tombstones {
-		fmt.Fprintf(&b, "tombstone %s %s\n", t.Seq, t.Manifest)
+		fmt.Fprintf(&b, "tombstone %s %s\n", t.Seq, t.SHA256)
 	}
 	return b.Bytes()
 }
@@ -103,7 +105,7 @@ func decodeRevocation(text string) (r Revocation, err error) {
 	}
 	for _, line := range lines[5 : len(lines)-1] {
 		t := RevokedTombstone{}
-		if t.Seq, t.Manifest, err = parseRunAndHash(strings.TrimPrefix(line, "tombstone ")); err != nil {
+		if t.Seq, t.SHA256, err = parseRunAndHash(strings.TrimPrefix(line, "tombstone ")); err != nil {
 			return r, err
 		}
 		if n := len(r.Tombstones); n > 0 && r.Tombstones[n-1].Seq >= t.Seq {
@@ -197,8 +199,10 @@ func (s Signers) withdrawn(seen sighting) bool {
 // holds checks a manifest, by the key in charge of its run, against the key's
 // revocation.
 func (s Signers) holds(key PublicKey, seq Seq, manifest Hash) error {
-	if r, revoked := s.Revocation(key); revoked && seq == r.Through && manifest != r.Manifest {
-		return fmt.Errorf("%w: its signing key %s is revoked, and the revocation names another manifest of this run", ErrNotTrusted, key)
+	for _, r := range s.Revocations {
+		if r.Key.Equal(key) && seq == r.Through && manifest != r.Manifest {
+			return fmt.Errorf("%w: its signing key %s is revoked, and the revocation names another manifest of this run", ErrNotTrusted, key)
+		}
 	}
 	return nil
 }
@@ -207,38 +211,57 @@ func (s Signers) holds(key PublicKey, seq Seq, manifest Hash) error {
 // revoked; true if it was not.
 func (s Signers) stays(key PublicKey, t *Tombstone) bool {
 	for _, r := range s.Revocations {
-		if r.Key.Equal(key) && !slices.Contains(r.Tombstones, RevokedTombstone{t.Seq, t.Manifest}) {
+		if r.Key.Equal(key) && !slices.Contains(r.Tombstones, RevokedTombstone{t.Seq, t.Hash()}) {
 			return false
 		}
 	}
 	return true
 }
 
-// withdraw takes out the manifests of revoked keys that are not those which
-// the revocation names: that of the last run by its hash, those before by the
-// chain of hashes that leads there. Below a gap of the chain, which is reported
-// as one, nothing more can be told.
+// withdraw takes out the manifests of revoked keys for which nothing vouches. The
+// revocation does for that of the last run, and every manifest or tombstone that
+// counts does for the one whose hash it calls previous. Below a gap that is
+// nobody: whoever has the key could have made the gap to put something below it.
 func (c *chain) withdraw(signers Signers) {
-	for _, r := range signers.Revocations {
-		want := &r.Manifest
-		for seq := r.Through; seq >= 1 && want != nil; seq-- {
-			m, there := c.manifests[seq]
-			if there && m.Hash != *want && m.Key.Equal(r.Key) {
-				c.broken[seq] = fmt.Errorf("%w: its signing key %s is revoked, and this manifest is not the one that its own later ones follow", ErrNotTrusted, r.Key)
-				delete(c.manifests, seq)
-				there = false
-			}
-			t, forgotten := c.tombstones[seq]
-			switch {
-			case there && m.Hash == *want:
-				want = m.Manifest.Previous
-			case forgotten && t.Manifest == *want:
-				want = t.Previous
-			default:
-				want = nil
-			}
+	known := slices.AppendSeq(slices.Collect(maps.Keys(c.manifests)), maps.Keys(c.tombstones))
+	slices.Sort(known)
+	var want *Hash
+	after := Seq(0)
+	for _, seq := range slices.Backward(slices.Compact(known)) {
+		if seq+1 != after {
+			want = nil
+		}
+		after = seq
+		m, there := c.manifests[seq]
+		r, revoked := signers.Revocation(m.Key)
+		if there && revoked && seq != r.Through && (want == nil || *want != m.Hash) {
+			c.refuse(m, want)
+			there = false
+		}
+		t, forgotten := c.tombstones[seq]
+		switch {
+		case there:
+			want = m.Manifest.Previous
+		case forgotten:
+			want = t.Previous
+		default:
+			want = nil
 		}
 	}
+}
+
+// refuse takes out a manifest of a revoked key. want is what the one after it
+// follows, nil if that cannot be told.
+func (c *chain) refuse(m Verified, want *Hash) {
+	seq := m.Manifest.Seq
+	delete(c.manifests, seq)
+	if want != nil {
+		c.broken[seq] = fmt.Errorf("%w: its signing key %s is revoked, and this manifest is not the one that its own later ones follow", ErrNotTrusted, m.Key)
+		return
+	}
+	c.unvouched[seq] = link{m.Hash, m.Manifest.Previous}
+	c.broken[seq] = fmt.Errorf("%w: its signing key %s is revoked, and as long as what follows it is missing or not trusted, nothing shows that the honest machine made it; "+
+		"bring that back from a copy of the store", ErrNotTrusted, m.Key)
 }
 
 // compareCertificates orders those that are certified for a run: who is in

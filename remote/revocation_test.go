@@ -20,7 +20,7 @@ func revoked(t testing.TB, through remote.Seq, tombstones ...remote.Seq) remote.
 		r.Manifest = remote.Sum([]byte("the last manifest"))
 	}
 	for _, seq := range tombstones {
-		r.Tombstones = append(r.Tombstones, remote.RevokedTombstone{Seq: seq, Manifest: remote.Sum([]byte("a manifest"))})
+		r.Tombstones = append(r.Tombstones, remote.RevokedTombstone{Seq: seq, SHA256: remote.Sum([]byte("a manifest"))})
 	}
 	return r
 }
@@ -103,7 +103,7 @@ func (x *history) revoke(n int, name string, through remote.Seq, tombstones ...r
 	x.t.Helper()
 	r := remote.Revocation{Writer: "host", N: n, Key: key(x.t, name).Public(), Through: through, Manifest: x.hashes[through]}
 	for _, seq := range tombstones {
-		r.Tombstones = append(r.Tombstones, remote.RevokedTombstone{Seq: seq, Manifest: x.hashes[seq]})
+		r.Tombstones = append(r.Tombstones, remote.RevokedTombstone{Seq: seq, SHA256: remote.Sum(x.bytes(remote.TombstoneKey("host", seq)))})
 	}
 	object, signature := remote.SignRevocation(key(x.t, "root"), r)
 	x.place(remote.RevocationKey("host", n), object, signature)
@@ -156,11 +156,12 @@ func TestARevokedKeyRewritesNothing(t *testing.T) {
 		seq  remote.Seq
 		want seen
 	}{
-		"the last": {4, seen{Snapshots: []remote.Seq{1, 2, 3, 5}, Problems: []string{
-			"metadata/0000000004/manifest.json.zst not trusted stops",
+		"the last": {4, seen{Snapshots: []remote.Seq{5}, Problems: []string{
+			"metadata/0000000001/manifest.json.zst not trusted stops", "metadata/0000000002/manifest.json.zst not trusted stops",
+			"metadata/0000000003/manifest.json.zst not trusted stops", "metadata/0000000004/manifest.json.zst not trusted stops",
 		}}},
-		"one before": {2, seen{Snapshots: []remote.Seq{1, 3, 4, 5}, Problems: []string{
-			"metadata/0000000002/manifest.json.zst not trusted stops",
+		"one before": {2, seen{Snapshots: []remote.Seq{3, 4, 5}, Problems: []string{
+			"metadata/0000000001/manifest.json.zst not trusted stops", "metadata/0000000002/manifest.json.zst not trusted stops",
 		}}},
 	} {
 		x := newHistory(t, 4)
@@ -175,6 +176,57 @@ func TestARevokedKeyRewritesNothing(t *testing.T) {
 		x.commit(forged, "writer")
 		x.expect(name, c.want)
 	}
+}
+
+// Nor does a gap make room for what it signs: where the chain does not lead, the
+// revocation vouches for nothing. What was there before the gap counts again when
+// the gap is closed.
+func TestARevokedKeyPutsNothingBelowAGap(t *testing.T) {
+	x := newHistory(t, 4)
+	certify(t, x, "host", writerCertificate(t, 3, "second", 5))
+	x.hashes[5] = x.commit(x.manifest(5), "second")
+	x.revoke(1, "writer", 4)
+	second := x.bytes(remote.ManifestKey("host", 2))
+	x.remove(remote.ManifestKey("host", 3), remote.ManifestKey("host", 2), remote.SignatureKey(remote.ManifestKey("host", 2)))
+	forged := x.manifest(2)
+	forged.Totals.Files = 99
+	x.commit(forged, "writer")
+	x.expect("forged", seen{Snapshots: []remote.Seq{4, 5}, Problems: []string{
+		"metadata/0000000001/manifest.json.zst not trusted stops", "metadata/0000000002/manifest.json.zst not trusted stops", m3 + " missing stops",
+	}})
+
+	x.remove(remote.ManifestKey("host", 2), remote.SignatureKey(remote.ManifestKey("host", 2)))
+	x.place(remote.ManifestKey("host", 2), second, key(t, "writer").Sign(second, ""))
+	if err := x.close(3, 3, "second"); err != nil {
+		t.Fatal(err)
+	}
+	x.expect("closed", seen{Snapshots: []remote.Seq{1, 2, 4, 5}, Forgotten: []remote.Seq{3}})
+}
+
+// A tombstone stands for a manifest in the chain, and says which one came before.
+// The thief's word for that is not taken either, though it is for the right run.
+func TestARevokedKeyGivesNoSnapshotAnotherPast(t *testing.T) {
+	x := newHistory(t, 4)
+	certify(t, x, "host", writerCertificate(t, 3, "second", 5))
+	x.hashes[5] = x.commit(x.manifest(5), "second")
+	x.bury(2, "writer")
+	x.remove(remote.ManifestKey("host", 2))
+	x.revoke(1, "writer", 4, 2)
+	x.expect("before", seen{Snapshots: []remote.Seq{1, 3, 4, 5}, Forgotten: []remote.Seq{2}})
+
+	first := remote.ManifestKey("host", 1)
+	x.remove(first, remote.SignatureKey(first), remote.TombstoneKey("host", 2))
+	forged := x.manifest(1)
+	forged.Totals.Files = 99
+	forgery := x.commit(forged, "writer")
+	object, err := remote.NewTombstone("host", 2, x.hashes[2], &forgery, forgottenAt).Sign(key(t, "writer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, x, remote.TombstoneKey("host", 2), object)
+	x.expect("forged", seen{Snapshots: []remote.Seq{3, 4, 5}, Problems: []string{
+		"forgotten/0000000002 not trusted", "metadata/0000000001/manifest.json.zst not trusted stops", "metadata/0000000002/manifest.json.zst missing stops",
+	}})
 }
 
 // Of a revoked key's tombstones those count that the revocation lists.
@@ -275,7 +327,7 @@ func TestWhatARevokedKeyShowedIsForgotten(t *testing.T) {
 		t.Errorf("they were a thief's: %v", flaws)
 	}
 	x.remove(remote.ManifestKey("host", 2))
-	if flaws := look(); len(flaws) != 1 || !errors.As(flaws[0], &r) || r.Shown != 1 || r.Remembered != 2 {
-		t.Errorf("run 2 is gone, which was not: %v", flaws)
+	if flaws := look(); len(flaws) != 2 || !errors.As(flaws[1], &r) || r.Shown != 0 || r.Remembered != 2 {
+		t.Errorf("run 2 is gone, which was not, and with it what vouches for run 1: %v", flaws)
 	}
 }

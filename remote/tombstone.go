@@ -45,6 +45,9 @@ func (t Tombstone) Sign(key SigningKey) (object []byte, err error) {
 	return canonical(t), nil
 }
 
+// Hash is the SHA-256 of the object of a signed tombstone.
+func (t *Tombstone) Hash() Hash { return Sum(canonical(t)) }
+
 // DecodeTombstone reads a tombstone without checking its signature. Errors
 // wrap ErrUnsupported or ErrCorrupt.
 func DecodeTombstone(object []byte) (*Tombstone, error) {

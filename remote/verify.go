@@ -14,6 +14,7 @@ type chain struct {
 	manifests  map[Seq]Verified
 	broken     map[Seq]error // manifests that are there and do not hold
 	tombstones map[Seq]Tombstone
+	unvouched  map[Seq]link // of broken, what a revoked key signed and would hold if the chain led there
 	problems   []*Problem
 }
 

@@ -131,7 +131,7 @@ func (a *app) revoke(ctx context.Context, r *revoking) error {
 			return err
 		}
 		if r.keep || !there {
-			revocation.Tombstones = append(revocation.Tombstones, remote.RevokedTombstone{Seq: t.Seq, Manifest: t.Manifest})
+			revocation.Tombstones = append(revocation.Tombstones, remote.RevokedTombstone{Seq: t.Seq, SHA256: t.Hash()})
 		}
 	}
 	if r.dry {
