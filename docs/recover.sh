@@ -34,13 +34,17 @@ meta=$store/$writer/metadata/$(printf %010d "$run")
 
 # The signer that the root key certified for this run: the one with the
 # greatest "from" that is not above it, of equals one that is not revoked, then
-# the newest. A revocation is about a key and says up to which run it holds.
-signer='' best=0 last=''
+# the newest; anybody can copy one to a greater number, and copies do not count.
+# A revocation is about a key and says up to which run it holds.
+signer='' best=0 last='' known=''
 for n in $(find "$store/$writer/signers" -name '*.pub' | sed -n 's|.*/\([0-9]*\)\.pub$|\1|p' | sort -n); do
 	pub=$store/$writer/signers/$n.pub through=''
 	said=$(minisign -VHQ -P "$root" -m "$pub" -x "$pub.minisig" 2>/dev/null) || { say "not certified: $pub"; continue; }
 	case $said in "vaultik-signer v1 role=writer writer=$writer from="*) from=${said##* from=} from=${from%% *} ;; *) continue ;; esac
 	[ "$from" -le "$run" ] || continue
+	said="$said $(sed -n 2p "$pub")"
+	case $known in *"$said;"*) continue ;; esac
+	known="$known$said;"
 	for r in "$store/$writer/signers/"*.revoked; do
 		grep -qxF "key $(sed -n 2p "$pub")" "$r" 2>/dev/null || continue
 		minisign -VHq -P "$root" -m "$r" -x "$r.minisig" || { say "not the root key's: $r"; continue; }
@@ -54,7 +58,17 @@ for n in $(find "$store/$writer/signers" -name '*.pub' | sed -n 's|.*/\([0-9]*\)
 done
 [ -n "$signer" ] || die "no signer of $writer is certified by the root key for run $seq"
 [ $((best % 2)) = 1 ] || die "$signer is revoked: its manifest of run $seq is not trusted"
-[ -z "$last" ] || [ "$run" != "${last%% *}" ] || echo "${last#* }  $meta/manifest.json.zst" | sha256sum -c --quiet - || die "$signer is revoked, and this is not the manifest that the revocation names"
+# Of a revoked key's earlier manifests those hold to which the chain leads from there.
+if [ -n "$last" ]; then
+	n=${last%% *} want=${last#* }
+	while [ "$n" -gt "$run" ]; do
+		m=$store/$writer/metadata/$(printf %010d "$n")/manifest.json.zst
+		[ -e "$m" ] || { say "$signer is revoked, and the manifest of run $n is gone: whether that of run $run is one that the honest machine made is not checked here"; break; }
+		echo "$want  $m" | sha256sum -c --quiet - || die "$signer is revoked, and $m is not the manifest that the revocation names or leads to"
+		want=$(zstd -dqc "$m" | sed 's/.*"seq":[0-9]*,"previous":"\([0-9a-f]*\)".*/\1/') n=$((n - 1))
+	done
+	[ "$n" -gt "$run" ] || echo "$want  $meta/manifest.json.zst" | sha256sum -c --quiet - || die "$signer is revoked, and this is not the manifest that the revocation names or leads to"
+fi
 minisign -VHq -p "$signer" -m "$meta/manifest.json.zst" -x "$meta/manifest.json.zst.minisig" || die "the manifest's signature is wrong"
 zstd -dqc "$meta/manifest.json.zst" >"$tmp/manifest"
 case $(cat "$tmp/manifest") in

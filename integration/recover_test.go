@@ -242,24 +242,27 @@ func TestRecoverHonoursRevocations(t *testing.T) {
 	recovers("2", "restored below")
 	recovers("3", "is revoked: its manifest of run 3 is not trusted")
 
-	// Another manifest of the last run, by the same key.
+	// Another manifest of a run that counts, by the same key.
 	key, err := os.ReadFile(m.state("signing.key"))
 	must(t, err)
 	thief, err := remote.ParseSigningKey(string(key))
 	must(t, err)
-	at := filepath.Join(store, remote.ManifestKey("tester", 2))
-	object, err := os.ReadFile(at)
-	must(t, err)
-	manifest, err := remote.DecodeManifest(object)
-	must(t, err)
-	manifest.Totals.Files++
-	forged, err := manifest.Encode()
-	must(t, err)
-	for path, content := range map[string][]byte{at: forged, at + ".minisig": thief.Sign(forged, remote.ManifestComment("tester", 2))} {
-		must(t, os.Remove(path))
-		must(t, os.WriteFile(path, content, 0o600))
+	for seq := remote.Seq(1); seq <= 2; seq++ {
+		at := filepath.Join(store, remote.ManifestKey("tester", seq))
+		object, err := os.ReadFile(at)
+		must(t, err)
+		manifest, err := remote.DecodeManifest(object)
+		must(t, err)
+		manifest.Totals.Files++
+		forged, err := manifest.Encode()
+		must(t, err)
+		for path, content := range map[string][]byte{at: forged, at + ".minisig": thief.Sign(forged, remote.ManifestComment("tester", seq))} {
+			must(t, os.Remove(path))
+			must(t, os.WriteFile(path, content, 0o600))
+		}
+		recovers(fmt.Sprint(uint64(seq)), "is not the manifest that the revocation names or leads to")
 	}
-	recovers("2", "is not the manifest that the revocation names")
+	recovers("1", "is not the manifest that the revocation names or leads to")
 
 	// Who may write to the store can copy the certificate to another number.
 	for _, suffix := range []string{".pub", ".pub.minisig"} {

@@ -151,7 +151,7 @@ func loadCertificate(ctx context.Context, s Store, root PublicKey, writer string
 
 // For returns the key that signs the manifest of run seq: that of the writer
 // certificate with the greatest From up to seq, of several the one with the
-// greatest N. The error wraps ErrNotTrusted and names the writer. If that key
+// greatest N, its copies under greater numbers not counted. The error wraps ErrNotTrusted and names the writer. If that key
 // is revoked for this run, it is a *Revoked: no older key takes its place.
 func (s Signers) For(seq Seq) (PublicKey, error) {
 	c, ok := s.InCharge(seq)
@@ -187,8 +187,8 @@ func (r *Revoked) Unwrap() error { return ErrNotTrusted }
 
 // InCharge returns the certificate that For goes by, also if its key is
 // revoked; ok is false if there is none. Of several with the same From one
-// that is not revoked comes first: a copy of a revoked key's certificate under
-// a greater number takes nobody's place.
+// that is not revoked comes first, then the one that was certified last: a copy
+// of an older certificate under a greater number takes nobody's place.
 func (s Signers) InCharge(seq Seq) (best Certificate, ok bool) {
 	for _, c := range s.Certificates {
 		if c.Role != RoleWriter || c.From > seq {

@@ -131,6 +131,27 @@ func TestTheSignerOfARunIsTheOneCertifiedLastBeforeIt(t *testing.T) {
 	}
 }
 
+// Anybody who may write to the store can copy a certificate to the next number.
+// That puts no older key in charge again, and takes no restriction away.
+func TestACopiedCertificateTakesNobodysPlace(t *testing.T) {
+	x := newHistory(t, 1)
+	certify(t, x, "host", writerCertificate(t, 3, "second", 2))
+	certify(t, x, "host", writerCertificate(t, 4, "third", 2))
+	fenced := writerCertificate(t, 5, "third", 2)
+	fenced.PurgeMaintainer = true
+	certify(t, x, "host", fenced)
+	x.hashes[2] = x.commit(x.manifest(2), "third")
+	x.hashes[3] = x.commit(x.manifest(3), "third")
+	x.expect("before", seen{Snapshots: []remote.Seq{1, 2, 3}})
+
+	certify(t, x, "host", writerCertificate(t, 6, "second", 2))
+	x.expect("the second key's is copied", seen{Snapshots: []remote.Seq{1, 2, 3}})
+	certify(t, x, "host", writerCertificate(t, 7, "third", 2))
+	x.bury(1, "third")
+	x.bury(2, "third")
+	x.expect("the one that may forget is copied", seen{Snapshots: []remote.Seq{1, 2, 3}, Problems: []string{"forgotten/0000000001 not trusted", "forgotten/0000000002 not trusted"}})
+}
+
 func TestARunBeforeTheFirstCertificateHasNoSigner(t *testing.T) {
 	signers := remote.Signers{Writer: "host", Certificates: []remote.Certificate{writerCertificate(t, 1, "writer", 5), maintainerCertificate(t, 2)}}
 	_, err := signers.For(4)

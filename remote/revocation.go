@@ -273,5 +273,16 @@ func (s Signers) compareCertificates(a, b Certificate, seq Seq) int {
 		}
 		return 1
 	}
-	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(valid(a), valid(b)), cmp.Compare(a.N, b.N))
+	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(valid(a), valid(b)), cmp.Compare(s.original(a), s.original(b)), cmp.Compare(a.N, b.N))
+}
+
+// original is the least number that a certificate lies under: whoever may write
+// to the store can copy it to a greater one.
+func (s Signers) original(c Certificate) int {
+	for _, o := range s.Certificates { // by N
+		if o.N < c.N && o.Key.Equal(c.Key) && o.Comment() == c.Comment() {
+			return o.N
+		}
+	}
+	return c.N
 }
