@@ -214,6 +214,11 @@ func (c *Catalog) look(ctx context.Context, writer string, known writerSnapshots
 	if w.listing, err = listing.sum(ctx); err != nil {
 		return known, err
 	}
+	for _, p := range w.problems {
+		if errors.Is(p, remote.ErrUnreadable) || errors.Is(p, remote.ErrDenied) {
+			w.listing = [sha256.Size]byte{} // it may come out next time
+		}
+	}
 	for _, v := range state.Snapshots {
 		s, err := snapshotOf(v)
 		if err != nil {

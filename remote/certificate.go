@@ -90,7 +90,7 @@ type Signers struct {
 	Writer       string
 	Certificates []Certificate // by N, those of revoked keys included
 	Revocations  []Revocation  // by the number that they lie under
-	Problems     []error       // *Problem: signers and revocations that are not trusted, each with its key and why
+	Problems     []error       // *Problem: signers and revocations that are not trusted, or cannot be read, each with its key and why
 }
 
 // LoadSigners reads and checks a writer's signers. One that is not certified,
@@ -118,6 +118,7 @@ func LoadSigners(ctx context.Context, s Store, root PublicKey, writer string) (S
 	}
 	slices.Sort(numbers) // keys sort 10 before 2
 	slices.Sort(revoked)
+	var withheld error
 	for _, n := range numbers {
 		key := SignerKey(writer, n)
 		err := fmt.Errorf("%w; whoever has the recovery kit can do it with \"vaultik key certify\"", ErrWaiting)
@@ -126,13 +127,19 @@ func LoadSigners(ctx context.Context, s Store, root PublicKey, writer string) (S
 			c, err = loadCertificate(ctx, s, root, writer, n)
 		}
 		if err != nil && !isFinding(err) {
-			return Signers{}, err
+			if !isWithheld(err) || ctx.Err() != nil {
+				return Signers{}, err
+			}
+			withheld = err
 		}
 		if err != nil {
 			signers.Problems = append(signers.Problems, &Problem{Key: key, Err: err})
 			continue
 		}
 		signers.Certificates = append(signers.Certificates, c)
+	}
+	if len(signers.Certificates) == 0 && withheld != nil {
+		return Signers{}, withheld // these credentials may not read
 	}
 	return signers, signers.loadRevocations(ctx, s, root, revoked, signed)
 }

@@ -92,7 +92,7 @@ type WriterState struct {
 // nil if there are none.
 func (w *WriterState) Stopped() error {
 	var stops []error
-	for _, err := range w.Problems {
+	for _, err := range slices.Concat(w.Signers.Problems, w.Problems) {
 		if p := (*Problem)(nil); errors.As(err, &p) && p.Stops {
 			stops = append(stops, err)
 		}
@@ -105,8 +105,8 @@ func (w *WriterState) Stopped() error {
 const fetches = 16
 
 // ReadWriter reads and checks everything of a writer but blobs, lists and
-// dumps. What is wrong with the objects goes to Problems; the error is only
-// about getting at the store.
+// dumps. What is wrong with the objects goes to Problems, also that one of them
+// cannot be read where others can; the error is only about getting at the store.
 //
 // Tombstones are read after the manifests. A purge puts the tombstone before
 // it deletes the manifest, so whatever a purge at work hides from the first
@@ -156,6 +156,9 @@ func (l look) read(ctx context.Context, s Store, root PublicKey, writer string) 
 	c := chain{writer: writer, manifests: make(map[Seq]Verified), broken: make(map[Seq]error), tombstones: make(map[Seq]Tombstone), unvouched: make(map[Seq]link)}
 	if err := c.readManifests(ctx, s, w.Signers, l); err != nil {
 		return nil, err
+	}
+	if len(c.manifests) == 0 && c.withheld != nil {
+		return nil, c.withheld // these credentials may not read
 	}
 	if err := c.readTombstones(ctx, s, w.Signers); err != nil {
 		return nil, err
@@ -228,6 +231,9 @@ func (c *chain) readManifests(ctx context.Context, s Store, signers Signers, l l
 		case errors.Is(err, fs.ErrNotExist): // gone since the listing: a tombstone explains it, or nothing does
 		case err != nil && isFinding(err):
 			c.broken[seq] = err
+		case err != nil && isWithheld(err) && ctx.Err() == nil:
+			c.broken[seq] = fmt.Errorf("it cannot be read: %w", err)
+			c.withheld = err
 		case err != nil:
 			return err
 		default:
@@ -246,6 +252,8 @@ func (c *chain) readTombstones(ctx context.Context, s Store, signers Signers) er
 		switch {
 		case err != nil && isFinding(err):
 			c.problem(TombstoneKey(c.writer, seq), err, false)
+		case err != nil && isWithheld(err) && ctx.Err() == nil:
+			c.problem(TombstoneKey(c.writer, seq), fmt.Errorf("it cannot be read: %w", err), false)
 		case err != nil:
 			return err
 		default:

@@ -95,7 +95,10 @@ func (x *history) read() seen {
 	for _, f := range w.Forgotten {
 		s.Forgotten = append(s.Forgotten, f.Seq)
 	}
-	stops := false
+	stops := slices.ContainsFunc(w.Signers.Problems, func(err error) bool {
+		p := (*remote.Problem)(nil)
+		return errors.As(err, &p) && p.Stops
+	})
 	for _, err := range w.Problems {
 		var p *remote.Problem
 		if !errors.As(err, &p) {
@@ -428,6 +431,72 @@ func TestAStoreThatFailsMakesNoProblems(t *testing.T) {
 	cancel()
 	if _, err := remote.ReadWriter(ctx, x, key(t, "root").Public(), "host"); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// One object that does not come out of the store, because somebody put it there
+// so or because a disk fails, takes nothing else with it. If none comes out,
+// these credentials may not read.
+func TestAnObjectThatCannotBeReadHidesNoOther(t *testing.T) {
+	x := newHistory(t, 5)
+	x.bury(2, "writer")
+	x.place(remote.RevocationKey("host", 1), []byte("junk"), []byte("junk"))
+	x.remove(remote.SignatureKey(remote.RevocationKey("host", 1)))
+	x.place(remote.RevocationKey("host", 3), []byte("junk"), []byte("junk"))
+	for _, withheld := range []error{remote.ErrUnreadable, remote.ErrDenied} {
+		for _, c := range []struct {
+			part      string
+			snapshots []remote.Seq
+			problem   string
+		}{
+			{m3, []remote.Seq{1, 4, 5}, m3},
+			{m3 + ".minisig", []remote.Seq{1, 4, 5}, m3},
+			{"metadata/0000000005/", []remote.Seq{1, 3, 4}, "metadata/0000000005/manifest.json.zst"},
+			{"/forgotten/", []remote.Seq{1, 2, 3, 4, 5}, "forgotten/0000000002"},
+			{"/signers/2.pub", []remote.Seq{1, 3, 4, 5}, "signers/2.pub"},
+			{"/signers/3.revoked", []remote.Seq{1, 3, 4, 5}, "signers/3.revoked"},
+		} {
+			w, err := remote.ReadWriter(t.Context(), failing{x, c.part, withheld}, key(t, "root").Public(), "host")
+			if err != nil {
+				t.Errorf("%s: %v", c.part, err)
+				continue
+			}
+			var got []remote.Seq
+			for _, v := range w.Snapshots {
+				got = append(got, v.Manifest.Seq)
+			}
+			told := slices.ContainsFunc(slices.Concat(w.Signers.Problems, w.Problems), func(err error) bool {
+				p := (*remote.Problem)(nil)
+				return errors.As(err, &p) && errors.Is(err, withheld) && p.Key == "host/"+c.problem
+			})
+			if diff := cmp.Diff(c.snapshots, got); diff != "" || !told {
+				t.Errorf("%s, %v: told %v (-want +got):\n%s", c.part, withheld, told, diff)
+			}
+		}
+		for _, part := range []string{"/metadata/", "/signers/"} {
+			if w, err := remote.ReadWriter(t.Context(), failing{x, part, withheld}, key(t, "root").Public(), "host"); !errors.Is(err, withheld) {
+				t.Errorf("%s: %+v, %v, want %v", part, w, err, withheld)
+			}
+		}
+	}
+}
+
+// A revocation that was damaged may be the one that takes a thief's tombstones
+// back: nothing is deleted on their word.
+func TestADamagedRevocationStopsDeleting(t *testing.T) {
+	x := newHistory(t, 4)
+	x.bury(2, "writer")
+	x.revoke(1, "writer", 4)
+	x.expect("revoked", seen{Snapshots: []remote.Seq{1, 2, 3, 4}, Problems: []string{"forgotten/0000000002 not trusted"}})
+	revocation := remote.RevocationKey("host", 1)
+	x.remove(revocation)
+	put(t, x, revocation, []byte("damaged"))
+	w := x.state()
+	if len(w.Snapshots) != 3 || w.Stopped() == nil {
+		t.Errorf("%d snapshots, stopped by %v", len(w.Snapshots), w.Stopped())
+	}
+	if _, err := w.Tombstones([]remote.Seq{1}, forgottenAt); !errors.Is(err, remote.ErrNotTrusted) {
+		t.Errorf("a purge: %v", err)
 	}
 }
 

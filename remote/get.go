@@ -31,6 +31,13 @@ func get(ctx context.Context, s Store, key string, limit int64) ([]byte, error) 
 	return object.Bytes(), nil
 }
 
+// isWithheld tells what keeps one object from being read from what keeps all of
+// them. Whoever may write to a store can put such an object there, and a disk
+// can make one of any.
+func isWithheld(err error) bool {
+	return errors.Is(err, ErrDenied) || errors.Is(err, ErrUnreadable)
+}
+
 // isFinding tells an error that says something about the stored objects from
 // one of getting at them, after which nothing can be said.
 func isFinding(err error) bool {

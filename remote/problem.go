@@ -11,7 +11,8 @@ import (
 var ErrMissing = errors.New("missing from the chain")
 
 // Problem is something wrong with one object of a writer. Err wraps
-// ErrNotTrusted, ErrCorrupt, ErrUnsupported or ErrMissing and says why.
+// ErrNotTrusted, ErrCorrupt, ErrUnsupported, ErrMissing, or what keeps the object
+// from being read: ErrUnreadable or ErrDenied. It says why.
 type Problem struct {
 	Key string // of the object
 	Err error

@@ -133,7 +133,8 @@ func parseRunAndHash(words string) (Seq, Hash, error) {
 }
 
 // loadRevocations reads those of the numbers. One that is not the root key's,
-// or cannot be read, goes to Problems and revokes nothing.
+// or cannot be read, goes to Problems and revokes nothing. It may be a good one
+// that was damaged, so what it forbade to forget is not deleted either.
 func (s *Signers) loadRevocations(ctx context.Context, store Store, root PublicKey, numbers []int, signed map[string]bool) error {
 	for _, n := range numbers {
 		err := fmt.Errorf("%w: its signature is missing", ErrNotTrusted)
@@ -144,10 +145,10 @@ func (s *Signers) loadRevocations(ctx context.Context, store Store, root PublicK
 		switch {
 		case err == nil:
 			s.Revocations = append(s.Revocations, r)
-		case !isFinding(err):
+		case ctx.Err() != nil || !isFinding(err) && !isWithheld(err):
 			return err
 		default:
-			s.Problems = append(s.Problems, &Problem{Key: RevocationKey(s.Writer, n), Err: fmt.Errorf("it revokes nothing: %w", err)})
+			s.Problems = append(s.Problems, &Problem{Key: RevocationKey(s.Writer, n), Err: fmt.Errorf("it revokes nothing: %w", err), Stops: true})
 		}
 	}
 	return nil

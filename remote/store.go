@@ -57,6 +57,9 @@ var (
 	ErrNoStore = errors.New("no store there")
 	// ErrDenied: the credentials do not allow this call.
 	ErrDenied = errors.New("not allowed by the store")
+	// ErrUnreadable: the object is there and does not come out: its disk fails,
+	// it is in an archive, or it is sealed with somebody's key for the store.
+	ErrUnreadable = errors.New("the store does not give this object out")
 	// ErrCorrupt: the bytes are not what their name or signature promises.
 	ErrCorrupt = errors.New("corrupt object")
 	// ErrNotTrusted: a signature, a certificate or the chain does not hold.

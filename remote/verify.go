@@ -16,6 +16,7 @@ type chain struct {
 	tombstones map[Seq]Tombstone
 	unvouched  map[Seq]link // of broken, what a revoked key signed and would hold if the chain led there
 	problems   []*Problem
+	withheld   error // why a manifest could not be read, nil if none was withheld
 }
 
 func (c *chain) problem(key string, err error, stops bool) {

@@ -97,8 +97,12 @@ func (a *app) renewWriters(c *cli.Context, r *reading, lock remote.Lock, names [
 	var flaws []error
 	for _, name := range names {
 		state, err := remote.ReadWriter(c.Context, r.store, r.root, name)
-		if err != nil {
+		if c.Context.Err() != nil || errors.Is(err, remote.ErrNoStore) {
 			return err
+		}
+		if err != nil { // the others' locks end all the same
+			flaws = append(flaws, fmt.Errorf("writer %q: nothing was renewed: %w", name, err))
+			continue
 		}
 		flaws = append(flaws, state.Flaws(r.seen, r.url.String(), a.now())...)
 		if len(state.Signers.Certificates) == 0 {
@@ -106,6 +110,10 @@ func (a *app) renewWriters(c *cli.Context, r *reading, lock remote.Lock, names [
 		}
 		o.Progress = func(looked int64) { a.ui.progress("", "%s: %s object versions looked at", name, count(looked)) }
 		report, err := renew.Run(c.Context, o, state)
+		if err != nil && len(names) > 1 && c.Context.Err() == nil && !errors.Is(err, remote.ErrNoStore) && !errors.Is(err, remote.ErrNoLock) {
+			flaws = append(flaws, fmt.Errorf("renew the locks of writer %q, which may be repeated: %w", name, err))
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("renew the locks of writer %q, which may be repeated: %w", name, err)
 		}

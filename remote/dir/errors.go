@@ -16,7 +16,10 @@ func (s *Store) failed(op, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &remote.StoreError{Op: op, Key: key, Where: "the folder " + s.root.Name(), Err: explain(err)}
+	if err = explain(err); errors.Is(err, syscall.EIO) && (op == "get" || op == "read") {
+		err = fmt.Errorf("%w: its disk fails: %w", remote.ErrUnreadable, err)
+	}
+	return &remote.StoreError{Op: op, Key: key, Where: "the folder " + s.root.Name(), Err: err}
 }
 
 // explain turns the system's errors into those of package remote, with the

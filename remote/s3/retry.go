@@ -145,9 +145,20 @@ func (s *Store) wrap(ctx context.Context, verb, key string, err error) error {
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	} else {
-		err = s.explain(err)
+		sealed := isWithheld(verb, err)
+		if err = s.explain(err); sealed {
+			err = fmt.Errorf("%w: %w", remote.ErrUnreadable, err)
+		}
 	}
 	return &remote.StoreError{Op: verb, Key: key, Where: s.opts.URL(), Err: err}
+}
+
+// isWithheld reports whether the service has an object and does not give it out:
+// it is in an archive, or was put with a customer's own key.
+func isWithheld(verb string, err error) bool {
+	var answer minio.ErrorResponse
+	return verb == "get" && !isExplained(err) && errors.As(err, &answer) &&
+		(answer.Code == "InvalidObjectState" || answer.Code == "InvalidRequest")
 }
 
 func (s *Store) explain(err error) error {
