@@ -226,6 +226,14 @@ func TestWhatIsNotLostIsNotDeclaredLost(t *testing.T) {
 			x.remove(remote.ManifestKey("host", 3))
 			put(t, x, remote.ManifestKey("host", 3), []byte("rotten"))
 		}, 3, 3, remote.ErrExists, "does not hold"},
+		"more than there can have been": {func(x *history) {
+			m := manifest("host", remote.MaxSeq, &h)
+			x.commit(m, "writer")
+		}, 6, remote.MaxSeq - 1, nil, "revoke his key"},
+		"part of more than there can have been": {func(x *history) {
+			m := manifest("host", remote.MaxSeq, &h)
+			x.commit(m, "writer")
+		}, 7, 7, remote.ErrMissing, "--missing 6-9999999998"},
 		"no range": {func(*history) {}, 3, 2, nil, "numbered from 1"},
 		"run 0":    {func(*history) {}, 0, 2, nil, "numbered from 1"},
 	} {

@@ -28,6 +28,10 @@ func (w *WriterState) Lost(from, to Seq, now time.Time) ([]Tombstone, error) {
 	if from < 1 || from > to || to > MaxSeq {
 		return nil, fmt.Errorf("runs %d to %d: runs are numbered from 1 on", uint64(from), uint64(to))
 	}
+	if to-from >= maxLost {
+		return nil, fmt.Errorf("runs %d to %d: %d at most can be declared lost at once; no machine makes so many, "+
+			"so look first whether somebody signed a run with a number that is none of the machine's, and revoke his key", uint64(from), uint64(to), maxLost)
+	}
 	known := w.links()
 	var newest Seq
 	for seq := range known {
@@ -90,6 +94,9 @@ func LostHash(writer string, seq Seq) Hash {
 	return Sum(fmt.Appendf(nil, "vaultik lost manifest %s %s\n", writer, seq))
 }
 
+// maxLost is how many runs can be declared lost at once.
+const maxLost = 100_000
+
 // link is what is known of a run in the chain.
 type link struct {
 	hash     Hash
@@ -125,12 +132,14 @@ func (w *WriterState) neighbours(known map[Seq]link, from, to Seq) error {
 				"or, if there is none, delete that object and run this again: %w", ErrExists, k.Seq, w.Writer, err)
 		}
 	}
-	first, last := from, to
-	for first > 1 && !has(known, first-1) {
-		first--
-	}
-	for !has(known, last+1) { // a newer one is known
-		last++
+	first, last := Seq(1), MaxSeq
+	for seq := range known { // a newer one is
+		if seq < from {
+			first = max(first, seq+1)
+		}
+		if seq > to {
+			last = min(last, seq-1)
+		}
 	}
 	if first < from && !has(known, from) || last > to && !has(known, to) {
 		return fmt.Errorf("%w: more runs are missing in one gap; if all of them are lost, name the whole gap: --missing %d-%d", ErrMissing, uint64(first), uint64(last))

@@ -54,6 +54,30 @@ func (s Signers) uncertified(root PublicKey) *Uncertified {
 	return &Uncertified{Writer: s.Writer, Root: root, Reasons: s.Problems}
 }
 
+// StoppedBy returns those of the flaws, which are what Flaws returned, that
+// forbid deleting anything of this writer: what the store itself shows, and that
+// it shows less, or something else, than it did before. Nil if nothing does.
+func (w *WriterState) StoppedBy(flaws []error) error {
+	var stops []error
+	for _, err := range flaws {
+		u, p := (*Uncertified)(nil), (*Problem)(nil)
+		switch {
+		case errors.As(err, &u):
+			stops = append(stops, err)
+		case errors.As(err, &p):
+			if p.Stops {
+				stops = append(stops, err)
+			}
+		case errors.Is(err, ErrNotTrusted):
+			stops = append(stops, err)
+		}
+	}
+	if len(stops) == 0 {
+		return w.Stopped() // whatever the caller made of it
+	}
+	return errors.Join(stops...)
+}
+
 // Flaws returns all that is wrong with the writer, each thing once: with its
 // signers, its manifests, and with what it shows compared to what seen
 // remembers of the store, which from now on remembers this as well. Without a

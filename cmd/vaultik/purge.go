@@ -172,6 +172,11 @@ func (p *purge) plan(ctx context.Context, writers []string) error {
 	for _, writer := range writers {
 		p.ui.progress("", "reading the manifests of %s", quote(writer))
 		state, err := p.read(ctx, writer)
+		if err != nil && len(writers) > 1 && ctx.Err() == nil && !errors.Is(err, remote.ErrNoStore) {
+			p.ui.warn("%v; nothing of it is forgotten", err)
+			p.code = worse(p.code, exitCode(err))
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -222,11 +227,7 @@ func (p *purge) read(ctx context.Context, writer string) (*remote.WriterState, e
 	}
 	flaws := state.Flaws(p.r.seen, p.r.url.String(), p.now())
 	p.tell(p.r, flaws)
-	stopped := state.Stopped() != nil
-	for _, err := range flaws {
-		stopped = stopped || errors.As(err, new(*remote.Rollback))
-	}
-	if !stopped {
+	if state.StoppedBy(flaws) == nil {
 		return state, nil
 	}
 	p.ui.warn("writer %q: nothing of it is forgotten while that is so", writer)
@@ -286,16 +287,22 @@ func (w *writerPlan) goes() []remote.Seq {
 	return seqs
 }
 
-// carryOut forgets what the plans say.
+// carryOut forgets what the plans say. Where one snapshot cannot be forgotten,
+// because something was put into its tombstone's place, the others still are.
 func (p *purge) carryOut(ctx context.Context) error {
 	var done atomic.Int64
+	var failed []error
 	for _, plan := range p.plans {
 		if len(plan.stones) == 0 {
 			continue
 		}
 		signers, err := p.certified(ctx, plan.writer, plan.signers)
-		if err != nil {
+		if ctx.Err() != nil || errors.Is(err, remote.ErrNoStore) {
 			return err
+		}
+		if err != nil {
+			failed = append(failed, err)
+			continue
 		}
 		ids := make(map[remote.Seq]string)
 		for _, v := range plan.verdicts {
@@ -303,10 +310,18 @@ func (p *purge) carryOut(ctx context.Context) error {
 		}
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(forgets)
-		for _, t := range plan.stones {
+		errs := make([]error, len(plan.stones))
+		for i, t := range plan.stones {
 			g.Go(func() error {
-				if err := remote.Forget(ctx, p.r.store, signers, t, p.key.SigningKey); err != nil {
-					return err
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				errs[i] = remote.Forget(ctx, p.r.store, signers, t, p.key.SigningKey)
+				if errors.Is(errs[i], remote.ErrNoStore) || ctx.Err() != nil {
+					return errs[i]
+				}
+				if errs[i] != nil {
+					return nil
 				}
 				p.ui.progress("", "%s forgotten", plural(done.Add(1), "snapshot", "snapshots"))
 				p.ui.result(struct {
@@ -323,9 +338,16 @@ func (p *purge) carryOut(ctx context.Context) error {
 			p.ui.note("%s forgotten; the same command goes on from there", plural(done.Load(), "snapshot was", "snapshots were"))
 			return err
 		}
+		failed = append(failed, slices.DeleteFunc(errs, func(err error) bool { return err == nil })...)
 	}
 	p.ui.done()
+	for _, err := range failed[:max(0, len(failed)-1)] {
+		p.ui.warn("%v", err)
+	}
 	p.ui.say("%s forgotten; \"vaultik prune\" frees what only they needed", plural(done.Load(), "snapshot", "snapshots"))
+	if n := len(failed); n > 0 {
+		return failed[n-1]
+	}
 	return nil
 }
 

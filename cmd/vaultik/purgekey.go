@@ -35,7 +35,8 @@ func kitAlone(path string) (*identity, error) {
 	return &identity{kit: k, from: path}, nil
 }
 
-// chooseKey finds the key to sign with. A dry run does without.
+// chooseKey finds the key to sign with. A dry run can do without, but then it
+// does not know whether the key will be good for what it plans.
 func (p *purge) chooseKey(c *cli.Context) error {
 	switch path := c.String("key"); {
 	case path != "":
@@ -53,7 +54,7 @@ func (p *purge) chooseKey(c *cli.Context) error {
 			return errors.New("--kit and --root are of two root keys; leave one of them out")
 		}
 		p.key = &purgeKey{SigningKey: p.r.id.kit.Root, root: true}
-	case p.dry:
+	case p.dry && (p.r.own == "" || p.writer != "" && p.writer != p.r.own):
 	case p.r.own == "":
 		return errors.New("no key to sign with: this machine is no writer of that store; add --key FILE with a maintainer's secret key, or --kit KIT")
 	case p.writer != "" && p.writer != p.r.own:
@@ -61,6 +62,9 @@ func (p *purge) chooseKey(c *cli.Context) error {
 	default:
 		path := filepath.Join(p.r.where.state, p.r.own, signingKeyFile)
 		text, err := readSmall(path, 4096)
+		if err != nil && p.dry {
+			return nil // it is another user's, perhaps
+		}
 		if err != nil {
 			return fmt.Errorf("signing key of writer %q: %w", p.r.own, err)
 		}
@@ -76,7 +80,7 @@ func (p *purge) chooseKey(c *cli.Context) error {
 // mayForget looks, before anybody is asked, whether the key is good for what
 // is planned. Of all writers those that it is not for are left out.
 func (p *purge) mayForget() error {
-	if p.dry {
+	if p.key == nil {
 		return nil
 	}
 	var all []*writerPlan
@@ -84,6 +88,10 @@ func (p *purge) mayForget() error {
 		err := p.mayBury(plan.signers, plan.stones)
 		switch {
 		case err == nil:
+			all = append(all, plan)
+		case p.dry && (p.key.own || p.writer != "" || len(p.names) > 0):
+			p.ui.warn("this would fail: %v", err)
+			p.code = worse(p.code, exitCode(err))
 			all = append(all, plan)
 		case p.key.own || p.writer != "" || len(p.names) > 0:
 			return err

@@ -43,8 +43,8 @@ func (p *purge) closeGap(c *cli.Context, writers []string, runs string) error {
 	}
 	p.ui.done()
 	for _, err := range state.Flaws(p.r.seen, p.r.url.String(), p.now()) {
-		if errors.As(err, new(*remote.Rollback)) {
-			return err
+		if !errors.As(err, new(*remote.Problem)) && errors.Is(err, remote.ErrNotTrusted) {
+			return err // the store shows something else than it did before
 		}
 		p.ui.warn("%v", err)
 	}

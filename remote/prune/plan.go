@@ -131,7 +131,7 @@ func Look(ctx context.Context, o Options, writer string) (*Plan, error) {
 	} else {
 		p.Flaws = slices.Concat(w.Signers.Problems, w.Problems)
 	}
-	if p.Stopped = stopped(w, p.Flaws); p.Stopped != nil {
+	if p.Stopped = w.StoppedBy(p.Flaws); p.Stopped != nil {
 		p.Stays = Stays{}
 		return p, nil
 	}
@@ -151,29 +151,6 @@ func Look(ctx context.Context, o Options, writer string) (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
-}
-
-// stopped collects what forbids deleting: what the store itself shows, and
-// what it shows less of than it did before.
-func stopped(w *remote.WriterState, flaws []error) error {
-	var stops []error
-	for _, err := range flaws {
-		u, p := (*remote.Uncertified)(nil), (*remote.Problem)(nil)
-		switch {
-		case errors.As(err, &u):
-			stops = append(stops, err)
-		case errors.As(err, &p):
-			if p.Stops {
-				stops = append(stops, err)
-			}
-		case errors.Is(err, remote.ErrNotTrusted):
-			stops = append(stops, err)
-		}
-	}
-	if len(stops) == 0 {
-		return w.Stopped() // whatever the caller made of it
-	}
-	return errors.Join(stops...)
 }
 
 // listed is an object of the writer.
