@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/retention"
 )
 
@@ -21,11 +23,12 @@ type retentionConfig struct {
 	KeepWithin  retention.Span `toml:"keep_within"`
 	KeepTag     []string       `toml:"keep_tag"`
 	OlderThan   retention.Span `toml:"older_than"`
+	SetAside    []string       `toml:"set_aside"`
 	MinAge      retention.Span `toml:"min_age"`
 }
 
 var retentionKeys = []string{
-	"keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within", "keep_tag", "older_than", "min_age",
+	"keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within", "keep_tag", "older_than", "set_aside", "min_age",
 }
 
 // keepCount is how many of something a rule keeps.
@@ -47,7 +50,7 @@ func (r *retentionConfig) policy() retention.Policy {
 	return retention.Policy{
 		Last: int(r.KeepLast), Hourly: int(r.KeepHourly), Daily: int(r.KeepDaily), Weekly: int(r.KeepWeekly),
 		Monthly: int(r.KeepMonthly), Yearly: int(r.KeepYearly),
-		Within: r.KeepWithin, Tags: r.KeepTag, OlderThan: r.OlderThan, MinAge: r.MinAge,
+		Within: r.KeepWithin, Tags: r.KeepTag, OlderThan: r.OlderThan, Aside: r.SetAside, MinAge: r.MinAge,
 	}
 }
 
@@ -63,6 +66,7 @@ func policyFlags() []cli.Flag {
 		&cli.StringFlag{Name: "keep-within", Usage: "keep what is not older than the set's newest by more than `SPAN`: 12h, 30d, 6w, 3mo, 1y"},
 		&cli.StringSliceFlag{Name: "keep-tag", Usage: "keep what has the tag `TEXT`; may be repeated"},
 		&cli.StringFlag{Name: "older-than", Usage: "forget only what is older than `SPAN`, counted from now; without a --keep option, all of it"},
+		&cli.StringSliceFlag{Name: "set-aside", Usage: "keep the snapshot `ID`, and let no rule go by its time, which a wrong clock made; may be repeated"},
 		&cli.StringFlag{Name: "min-age", Usage: "forget nothing that the store took less than `SPAN` before the writer's newest, by its own clock"},
 	}
 }
@@ -98,22 +102,28 @@ func readPolicies(c *cli.Context, conf *config) (policies, error) {
 			return p, fmt.Errorf("--%s: %w", name, err)
 		}
 	}
-	o.Tags = c.StringSlice("keep-tag")
+	o.Tags, o.Aside = c.StringSlice("keep-tag"), c.StringSlice("set-aside")
+	for _, tag := range o.Tags {
+		if err := remote.CheckTag(tag); err != nil {
+			return p, fmt.Errorf("--keep-tag: no snapshot has such a tag: %w", err)
+		}
+	}
 	for _, f := range policyFlags() {
-		p.given = p.given || f.Names()[0] != "min-age" && c.IsSet(f.Names()[0])
+		p.given = p.given || !slices.Contains([]string{"min-age", "set-aside"}, f.Names()[0]) && c.IsSet(f.Names()[0])
 	}
 	return p, nil
 }
 
 // of is the policy for a set. Options count instead of the config, and a set's
 // own section instead of the general one, but for min_age, which holds until
-// something else is said.
+// something else is said, and set_aside, of which all counts.
 func (p policies) of(set string) retention.Policy {
 	var general, own *retentionConfig
 	if p.conf != nil {
 		general, own = p.conf.Retention, p.conf.Sets[name{set}].Retention
 	}
 	policy := general.policy()
+	aside := slices.Concat(policy.Aside, own.policy().Aside, p.option.Aside)
 	least := policy.MinAge
 	if own != nil {
 		policy = own.policy()
@@ -127,6 +137,6 @@ func (p policies) of(set string) retention.Policy {
 	if !p.option.MinAge.IsZero() {
 		least = p.option.MinAge
 	}
-	policy.MinAge = least
+	policy.MinAge, policy.Aside = least, aside
 	return policy
 }

@@ -89,8 +89,9 @@ const clockSkew = 15 * time.Minute
 
 type auditor struct {
 	Options
-	result Result
-	there  []object // what may be read
+	result  Result
+	there   []object        // what may be read
+	stopped map[string]bool // writers of which nothing may be deleted
 }
 
 // Run looks at the store. The error is about getting at it; whatever was
@@ -102,7 +103,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
-	a := &auditor{Options: o}
+	a := &auditor{Options: o, stopped: make(map[string]bool)}
 	for _, writer := range o.Writers {
 		if err := a.writer(ctx, writer); err != nil {
 			return a.result, fmt.Errorf("writer %q: %w", writer, err)
@@ -133,7 +134,9 @@ func (a *auditor) writer(ctx context.Context, writer string) error {
 	if !known && len(state.Snapshots) > 0 {
 		a.result.Unknown = append(a.result.Unknown, writer)
 	}
-	for _, flaw := range state.Flaws(a.Seen, a.StoreID, a.Now()) {
+	flaws := state.Flaws(a.Seen, a.StoreID, a.Now())
+	a.stopped[writer] = state.StoppedBy(flaws) != nil
+	for _, flaw := range flaws {
 		a.Report(untrusted(writer, flaw))
 	}
 	if len(state.Signers.Certificates) == 0 {
@@ -190,6 +193,7 @@ func (a *auditor) settle(ctx context.Context, writer string, found []Finding) er
 			found = n.still(found)
 			err = n.attribute(ctx, a.Store, found)
 		}
+		a.stopped[writer] = a.stopped[writer] || state.Stopped() != nil
 	}
 	for _, f := range found {
 		if err == nil && f.Kind == Rotten && a.Read.Delete {
@@ -202,9 +206,14 @@ func (a *auditor) settle(ctx context.Context, writer string, found []Finding) er
 }
 
 // remove deletes a rotten object if the writer's next run then replaces it.
-// Otherwise its undamaged parts are worth more than nothing.
+// Otherwise its undamaged parts are worth more than nothing. Where manifests are
+// missing or not trusted, nobody can tell what that run counts on.
 func (a *auditor) remove(ctx context.Context, f Finding) Finding {
-	if !f.replaced() {
+	switch {
+	case !f.replaced():
+		return f
+	case a.stopped[f.Writer]:
+		f.Err = fmt.Errorf("%w; it was not deleted: first mend what is wrong with the writer's manifests", f.Err)
 		return f
 	}
 	if err := a.Store.Delete(ctx, f.Key); err != nil {

@@ -62,6 +62,22 @@ func TestOnlyWhatComesBackIsDeleted(t *testing.T) {
 	}
 }
 
+// Where a manifest cannot be believed or is hidden, nobody can tell what the next
+// run counts on, and what is left of a rotten blob stays.
+func TestNothingIsDeletedOfAWriterThatCannotBeBelieved(t *testing.T) {
+	w := newWorld(t)
+	k := blobKey(shared(1))
+	w.flip(k)
+	w.put(manifestKey(99), []byte("junk"))
+	_, found := w.audit(w, quick, reading(audit.Read{Delete: true}))
+	said := slices.ContainsFunc(found, func(f audit.Finding) bool {
+		return f.Key == k && f.Kind == audit.Rotten && strings.Contains(f.Err.Error(), "it was not deleted")
+	})
+	if !said || !w.there(k) {
+		t.Errorf("there %t, findings %q", w.there(k), lines(found))
+	}
+}
+
 // Nothing is condemned that was not read twice, to the same end.
 func TestWhatCouldNotBeReadStays(t *testing.T) {
 	k := blobKey(shared(1))

@@ -24,6 +24,10 @@ type Policy struct {
 	Tags   []string // those with one of these tags
 	Within Span     // those claimed to be within Within of the set's newest, so that a machine that was off loses none of them
 
+	// Aside are ids of snapshots of which a person knows that the clock was
+	// wrong: they stay, and rules that go by time do without their times.
+	Aside []string
+
 	OlderThan Span // only what is older may go: by the claimed time, measured from now
 
 	// MinAge: only what the store took that long before the writer's newest
@@ -95,9 +99,9 @@ func (p Policy) Apply(chain []Snapshot, set string, now time.Time) ([]Verdict, e
 		return nil, nil
 	}
 	if p.byTime() {
-		if err := checkTimes(chain, set, now); err != nil {
+		if err := checkTimes(p.believed(chain), set, now); err != nil {
 			for i := range of {
-				of[i].keep(Reason{Rule: RuleTimes})
+				of[i].keep(Reason{Rule: RuleTimes, Value: err.why(of[i].Seq)})
 			}
 			return of, err
 		}
@@ -121,9 +125,21 @@ func (p Policy) Apply(chain []Snapshot, set string, now time.Time) ([]Verdict, e
 	return of, nil
 }
 
+// believed are those of the snapshots whose times count.
+func (p Policy) believed(chain []Snapshot) []Snapshot {
+	return slices.DeleteFunc(slices.Clone(chain), func(s Snapshot) bool { return slices.Contains(p.Aside, s.ID) })
+}
+
 // keep marks what the keep rules want. of is by seq.
 func (p Policy) keep(of []Verdict) {
-	newest := of[len(of)-1].Finished
+	var newest time.Time // stays zero if none is believed: then all were set aside, and stay
+	for i := range of {
+		if slices.Contains(p.Aside, of[i].ID) {
+			of[i].keep(Reason{Rule: RuleAside})
+		} else {
+			newest = of[i].Finished
+		}
+	}
 	for i := len(of) - 1; i >= 0; i-- {
 		v := &of[i]
 		if n := len(of) - i; n <= p.Last {
@@ -134,7 +150,8 @@ func (p Policy) keep(of []Verdict) {
 				v.keep(Reason{Rule: RuleTag, Value: tag})
 			}
 		}
-		if !p.Within.IsZero() && !v.Finished.Before(p.Within.Before(newest)) {
+		aside := slices.Contains(p.Aside, v.ID)
+		if !aside && !p.Within.IsZero() && !v.Finished.Before(p.Within.Before(newest)) {
 			v.keep(Reason{Rule: RuleWithin, Value: p.Within.String()})
 		}
 	}
@@ -148,6 +165,9 @@ func (p Policy) keep(of []Verdict) {
 	} {
 		seen := make(map[string]bool)
 		for i := len(of) - 1; i >= 0 && len(seen) < rule.most; i-- {
+			if slices.Contains(p.Aside, of[i].ID) {
+				continue
+			}
 			if b := rule.bucket(of[i].Finished.UTC()); !seen[b] {
 				seen[b] = true
 				of[i].keep(Reason{Rule: rule.name, N: len(seen), Of: rule.most, Value: b})

@@ -219,6 +219,39 @@ func TestTimesThatCannotBeTrueStopTheRulesThatGoByThem(t *testing.T) {
 	}
 }
 
+// A person who knows that a clock was wrong says so of the snapshots that are
+// named: then the rules go on with the others, and those stay.
+func TestWhatIsSetAsideStaysAndStopsNothing(t *testing.T) {
+	chain := history(t, "1 home 2026-11-01T00:00Z\n2 home 2026-11-02T00:00Z\n3 home 1970-01-01T00:01Z\n4 home 2026-11-03T00:00Z\n5 home 2027-11-04T00:00Z")
+	policy := Policy{Daily: 1, Within: span(t, "12h")}
+	got, err := policy.Apply(chain, "home", now)
+	want := []string{
+		"1 keep: claimed times of this set are not to be trusted", "2 keep: claimed times of this set are not to be trusted",
+		"3 keep: its time cannot be true: it claims 1970-01-01T00:01:00Z, before 2026-11-02T00:00:00Z (run 2), which it follows",
+		"4 keep: claimed times of this set are not to be trusted",
+		"5 keep: newest of the writer, newest of the set, its time cannot be true: it claims 2027-11-04T00:00:00Z, which is in the future (it is " + say(now) + " here)",
+	}
+	if diff := cmp.Diff(want, told(got)); err == nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+
+	policy.Aside = []string{chain[2].ID, chain[4].ID, "another"}
+	got, err = policy.Apply(chain, "home", now)
+	want = []string{
+		"1 forget: no rule keeps it", "2 forget: no rule keeps it", "3 keep: set aside",
+		"4 keep: within 12h of the set's newest, daily 1 of 1 (2026-11-03)", "5 keep: newest of the writer, newest of the set, set aside",
+	}
+	if diff := cmp.Diff(want, told(got)); err != nil || diff != "" {
+		t.Errorf("set aside: %v (-want +got):\n%s", err, diff)
+	}
+	for _, s := range chain {
+		policy.Aside = append(policy.Aside, s.ID)
+	}
+	if got, err := policy.Apply(chain, "home", now); err != nil || slices.ContainsFunc(got, func(v Verdict) bool { return !v.Keep }) {
+		t.Errorf("all of them: %v %q", err, told(got))
+	}
+}
+
 // plans draws a chain whose times ascend, and a policy.
 func plans(rt *rapid.T) ([]Snapshot, Policy) {
 	n := rapid.IntRange(1, 60).Draw(rt, "snapshots")

@@ -18,6 +18,7 @@ const (
 	RuleMinAge         = "min-age"
 	RuleNoStoreTime    = "no-store-time"
 	RuleTimes          = "times-not-trusted"
+	RuleAside          = "set-aside"
 	RuleOlder          = "older" // from here on: why it may go
 	RuleNone           = "no-rule"
 	RuleNamed          = "named"
@@ -28,7 +29,7 @@ type Reason struct {
 	Rule  string `json:"rule"`
 	N     int    `json:"n,omitempty"`     // it is the Nth that the rule keeps, from the newest on …
 	Of    int    `json:"of,omitempty"`    // … of so many at most
-	Value string `json:"value,omitempty"` // the hour, day …, the tag, or the span
+	Value string `json:"value,omitempty"` // the hour, day …, the tag, the span, or what is wrong with its time
 }
 
 // String says it for people.
@@ -51,7 +52,12 @@ func (r Reason) String() string {
 	case RuleNoStoreTime:
 		return "the store does not say whether it is there for " + r.Value
 	case RuleTimes:
+		if r.Value != "" {
+			return "its time cannot be true: " + r.Value
+		}
 		return "claimed times of this set are not to be trusted"
+	case RuleAside:
+		return "set aside"
 	case RuleOlder:
 		return "older than " + r.Value
 	case RuleNone:

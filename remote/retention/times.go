@@ -6,6 +6,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // How far a claimed time may be off without being called false: clocks are set
@@ -39,18 +41,31 @@ func (e *TimesError) Error() string {
 			fmt.Fprintf(&b, "; and %d more", len(e.Culprits)-i)
 			break
 		}
-		fmt.Fprintf(&b, "; %s (run %d) claims %s", c.ID, uint64(c.Seq), say(c.Finished))
-		switch {
-		case c.Against == nil:
-			fmt.Fprintf(&b, ", which is in the future (it is %s here)", say(e.Now))
-		case c.Against.Seq < c.Seq:
-			fmt.Fprintf(&b, ", before %s (run %d), which it follows", say(c.Against.Finished), uint64(c.Against.Seq))
-		default:
-			fmt.Fprintf(&b, ", after %s (run %d), which follows it", say(c.Against.Finished), uint64(c.Against.Seq))
+		fmt.Fprintf(&b, "; %s (run %d) claims %s, %s", c.ID, uint64(c.Seq), say(c.Finished), e.contradiction(c))
+	}
+	b.WriteString("; if a clock was wrong, purge those named here by their ids, or keep them and leave their times out with --set-aside ID; " +
+		"--dry-run names all of them; a rule that counts runs still works")
+	return b.String()
+}
+
+func (e *TimesError) contradiction(c Culprit) string {
+	switch {
+	case c.Against == nil:
+		return fmt.Sprintf("which is in the future (it is %s here)", say(e.Now))
+	case c.Against.Seq < c.Seq:
+		return fmt.Sprintf("before %s (run %d), which it follows", say(c.Against.Finished), uint64(c.Against.Seq))
+	}
+	return fmt.Sprintf("after %s (run %d), which follows it", say(c.Against.Finished), uint64(c.Against.Seq))
+}
+
+// why is what is wrong with the time of one snapshot, "" if it is no culprit.
+func (e *TimesError) why(seq remote.Seq) string {
+	for _, c := range e.Culprits {
+		if c.Seq == seq {
+			return fmt.Sprintf("it claims %s, %s", say(c.Finished), e.contradiction(c))
 		}
 	}
-	b.WriteString("; if a clock was wrong and the snapshots are right, purge those named here by their ids; a rule that counts runs still works")
-	return b.String()
+	return ""
 }
 
 func say(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -62,7 +77,7 @@ func say(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // In every chain there is a longest part whose times never go back; what does
 // not fit into it is named. So one run with a wrong clock is one culprit,
 // whether the clock was behind or ahead.
-func checkTimes(chain []Snapshot, set string, now time.Time) error {
+func checkTimes(chain []Snapshot, set string, now time.Time) *TimesError {
 	e := &TimesError{Set: set, Now: now}
 	var rest []Snapshot
 	for _, s := range bySeq(chain) {
