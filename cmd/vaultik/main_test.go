@@ -51,7 +51,7 @@ func TestStories(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exitsWith, "setvar": setvar, "mode": mode, "flip": flip, "machine": machine, "hold": hold, "unmount": unmount,
 			"buildage": buildAge, "await": await,
-			"claim": claim, "certificate": certificate, "stored": stored,
+			"claim": claim, "certificate": certificate, "stored": stored, "tombstone": tombstone,
 		},
 	})
 }

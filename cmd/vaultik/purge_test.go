@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -86,4 +87,24 @@ func stored(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	at := time.Now().Add(-age)
 	ts.Check(os.Chtimes(ts.MkAbs(args[0]), at, at))
+}
+
+// tombstone KEY WRITER RUN MANIFEST PREVIOUS: the secret key in a file signs that
+// the manifest in a file, which follows that in another, is forgotten. It is put
+// under the run's number, whatever is there.
+func tombstone(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 5 {
+		ts.Fatalf("usage: tombstone KEY WRITER RUN MANIFEST PREVIOUS")
+	}
+	key, err := remote.ParseSigningKey(ts.ReadFile(args[0]))
+	ts.Check(err)
+	run, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	previous := remote.Sum([]byte(ts.ReadFile(args[4])))
+	stone := remote.NewTombstone(args[1], remote.Seq(run), remote.Sum([]byte(ts.ReadFile(args[3]))), &previous, time.Unix(0, 0))
+	object, err := stone.Sign(key)
+	ts.Check(err)
+	at := ts.MkAbs(filepath.Join("store", remote.TombstoneKey(args[1], remote.Seq(run))))
+	ts.Check(os.MkdirAll(filepath.Dir(at), 0o755))
+	ts.Check(os.WriteFile(at, object, 0o644))
 }
