@@ -38,6 +38,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -147,7 +148,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return nil // a folder of other objects, and so no object itself
 	}
 	if err == nil {
-		err = s.root.Remove(key)
+		err = s.remove(key)
 	}
 	if err = lookupError(err); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -162,6 +163,30 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return s.failed("delete", key, err)
 	}
 	return nil
+}
+
+// remove unlinks an object, through no symbolic link: a listing goes through
+// none, so whoever may write to one writer's folder could otherwise swap a part
+// of it for a link while somebody prunes, and have another's objects deleted.
+func (s *Store) remove(key string) error {
+	top, err := s.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	folder, err := unix.Openat2(int(top.Fd()), path.Dir(key), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	switch {
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM): // an old system, or a sandbox that forbids it
+		return s.root.Remove(key)
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("a folder that leads there is a symbolic link, through which nothing is deleted: %w", err)
+	case err != nil:
+		return err
+	}
+	defer unix.Close(folder)
+	return unix.Unlinkat(folder, path.Base(key), 0)
 }
 
 func (s *Store) syncFolder(folder string) error {

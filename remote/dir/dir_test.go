@@ -71,6 +71,30 @@ func TestStoreKeepsTheContractWithoutRenameNoReplace(t *testing.T) {
 	})
 }
 
+// Whoever may write below one writer's folder must not have another's objects
+// deleted by whoever prunes both.
+func TestNothingIsDeletedThroughALink(t *testing.T) {
+	folder := t.TempDir()
+	s := create(t, folder)
+	put(t, s, "ann/blobs/1/x", "ann's")
+	put(t, s, "bob/blobs/1/x", "bob's")
+	if err := os.Rename(filepath.Join(folder, "ann/blobs"), filepath.Join(folder, "ann/aside")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../bob/blobs", filepath.Join(folder, "ann/blobs")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), "ann/blobs/1/x"); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("deleting through a link: %v", err)
+	}
+	if _, err := s.Stat(t.Context(), "bob/blobs/1/x"); err != nil {
+		t.Errorf("the other writer's object: %v", err)
+	}
+	if err := s.Delete(t.Context(), "ann/aside/1/x"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnObjectIsAPlainFile(t *testing.T) {
 	folder := t.TempDir()
 	s := create(t, folder)
