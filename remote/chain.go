@@ -211,10 +211,10 @@ func (c *chain) readManifests(ctx context.Context, s Store, signers Signers, l l
 	memory := semaphore.NewWeighted(MaxManifest)
 	var mu sync.Mutex
 	return each(ctx, s, l.listing, KindManifest, l.found, func(ctx context.Context, seq Seq, size int64) error {
-		if size > MaxManifest {
+		if size < 0 || size > MaxManifest {
 			mu.Lock()
 			defer mu.Unlock()
-			c.broken[seq] = fmt.Errorf("%w: it has %d bytes, more than the limit of %d", ErrCorrupt, size, MaxManifest)
+			c.broken[seq] = fmt.Errorf("%w: it is listed with %d bytes, and can have from 1 to %d", ErrCorrupt, size, MaxManifest)
 			return nil
 		}
 		if err := memory.Acquire(ctx, size); err != nil {

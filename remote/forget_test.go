@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"git.eeqj.de/sneak/vaultik/remote"
+	"git.eeqj.de/sneak/vaultik/remote/mem"
 )
 
 func (x *history) state() *remote.WriterState {
@@ -286,6 +287,45 @@ func TestWhatAListingHidesIsNotBuried(t *testing.T) {
 	}
 	if diff := cmp.Diff(seen{Snapshots: []remote.Seq{1, 2, 3, 4}}, x.read()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Nor is one that lies below a delete marker.
+func TestWhatTheStoreHasKeptIsNotBuried(t *testing.T) {
+	x := newHistory(t, 4)
+	kept := mem.NewVersioned(nil)
+	for info, err := range x.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, kept, info.Key, x.bytes(info.Key))
+	}
+	if err := kept.Delete(t.Context(), remote.ManifestKey("host", 2)); err != nil {
+		t.Fatal(err)
+	}
+	bury := func() error {
+		w, err := remote.ReadWriter(t.Context(), kept, key(t, "root").Public(), "host")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stones, err := w.Lost(2, 2, forgottenAt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return remote.Bury(t.Context(), kept, w.Signers, stones, key(t, "writer"))
+	}
+	if err := bury(); !errors.Is(err, remote.ErrExists) || !strings.Contains(err.Error(), "remove the delete marker") {
+		t.Errorf("%v, want ErrExists and what to do", err)
+	}
+	for v := range kept.Versions(t.Context(), remote.ManifestKey("host", 2)) {
+		if v.Key == remote.ManifestKey("host", 2) && !v.Marker {
+			if err := kept.DeleteVersion(t.Context(), v.Key, v.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := bury(); err != nil {
+		t.Errorf("once it is gone: %v", err)
 	}
 }
 

@@ -98,6 +98,29 @@ func TestEveryKeySurvivesItsText(t *testing.T) {
 	})
 }
 
+// A store whose prefix lies inside of another one's: whatever its writers are
+// called, no key of it is one of the other's, and prune leaves it alone.
+func TestAStoreWithinAStoreIsNoPartOfIt(t *testing.T) {
+	for _, writer := range []string{"signers", "blobs", "metadata", "forgotten", "host"} {
+		for _, inner := range []string{
+			remote.SignerKey(writer, 1), remote.SignatureKey(remote.SignerKey(writer, 1)), remote.RevocationKey(writer, 1), remote.BlobKey(writer, 1, h),
+			remote.DumpKey(writer, 1, h), remote.ListKey(writer, 1, h), remote.ManifestKey(writer, 1), remote.SignatureKey(remote.ManifestKey(writer, 1)), remote.TombstoneKey(writer, 1),
+		} {
+			for _, prefix := range []string{"host/", "host/blobs/", "host/metadata/", "host/blobs/0000000001/", "host/metadata/0000000001/"} {
+				if k, err := remote.ParseKey(prefix + inner); err == nil {
+					t.Errorf("%q passes for %+v", prefix+inner, k)
+				}
+			}
+			for cut := inner; strings.Contains(cut, "/"); {
+				_, cut, _ = strings.Cut(cut, "/")
+				if k, err := remote.ParseKey(cut); err == nil {
+					t.Errorf("from within, %q passes for %+v", cut, k)
+				}
+			}
+		}
+	}
+}
+
 func FuzzParseKey(f *testing.F) {
 	for _, key := range []string{
 		"host/signers/1.pub", "host/signers/1.pub.minisig", "host/signers/1.revoked", "host/blobs/0000000007/" + h.String(), "host/metadata/0000000007/" + h.String() + ".db.zst.age",

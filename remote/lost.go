@@ -67,7 +67,8 @@ func (w *WriterState) Lost(from, to Seq, now time.Time) ([]Tombstone, error) {
 
 // Bury signs and puts what Lost returned. Before the first one is put, each
 // manifest is looked for by its name: a listing that leaves out what is there
-// must not make it count as lost. It deletes nothing.
+// must not make it count as lost. Nor does one that was only deleted in a store
+// that keeps versions: prune would take the last of it. It deletes nothing.
 func Bury(ctx context.Context, s Store, signers Signers, lost []Tombstone, key SigningKey) error {
 	for _, t := range lost {
 		at := ManifestKey(t.Writer, t.Seq)
@@ -78,6 +79,12 @@ func Bury(ctx context.Context, s Store, signers Signers, lost []Tombstone, key S
 		if !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("look for %q: %w", at, err)
 		}
+		if id, err := coveredVersion(ctx, s, at); err != nil {
+			return err
+		} else if id != "" {
+			return fmt.Errorf("%w: %q was deleted, but the store has kept it as version %q; nothing was done: remove the delete marker that covers it, "+
+				"and it is there again; or delete the version too, if it is to be forgotten", ErrExists, at, id)
+		}
 	}
 	for _, t := range lost {
 		if err := putTombstone(ctx, s, signers, t, key); err != nil {
@@ -85,6 +92,33 @@ func Bury(ctx context.Context, s Store, signers Signers, lost []Tombstone, key S
 		}
 	}
 	return nil
+}
+
+// coveredVersion returns the newest version of an object below its delete
+// marker, "" if there is none or these credentials may not look.
+func coveredVersion(ctx context.Context, s Store, key string) (id string, err error) {
+	v, ok := AsVersioned(s)
+	if !ok {
+		return "", nil
+	}
+	keeps, err := v.KeepsVersions(ctx)
+	if errors.Is(err, ErrDenied) || err == nil && !keeps {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask whether the store keeps versions: %w", err)
+	}
+	for version, err := range v.Versions(ctx, key) {
+		switch {
+		case errors.Is(err, ErrDenied):
+			return "", nil
+		case err != nil:
+			return "", fmt.Errorf("look for versions of %q: %w", key, err)
+		case version.Key == key && !version.Marker:
+			return version.ID, nil
+		}
+	}
+	return "", nil
 }
 
 // LostHash stands in for the hash of a manifest that nobody knows any more: it
