@@ -207,9 +207,18 @@ func (a *auditor) settle(ctx context.Context, writer string, found []Finding) er
 
 // remove deletes a rotten object if the writer's next run then replaces it.
 // Otherwise its undamaged parts are worth more than nothing. Where manifests are
-// missing or not trusted, nobody can tell what that run counts on.
+// missing or not trusted, nobody can tell what that run counts on. Where the
+// store has kept a version that is right, only what covers it goes.
 func (a *auditor) remove(ctx context.Context, f Finding) Finding {
+	whole, err := a.uncover(ctx, f)
+	if err != nil {
+		f.Err = fmt.Errorf("%w; an older version, if there is one, could not be put on top: %w", f.Err, err)
+	}
 	switch {
+	case whole:
+		f.uncovered = true
+		f.Err = fmt.Errorf("%w; an older version was right, and is on top again", f.Err)
+		return f
 	case !f.replaced():
 		return f
 	case a.stopped[f.Writer]:
@@ -222,6 +231,51 @@ func (a *auditor) remove(ctx context.Context, f Finding) Finding {
 	}
 	f.Deleted = true
 	return f
+}
+
+// uncover looks for a version of a rotten object that is right, and deletes those
+// that cover it.
+func (a *auditor) uncover(ctx context.Context, f Finding) (bool, error) {
+	v, ok := remote.AsVersioned(a.Store)
+	if !ok {
+		return false, nil
+	}
+	if keeps, err := v.KeepsVersions(ctx); err != nil || !keeps {
+		return false, nil // deleting does, where nobody may ask
+	}
+	var above []string
+	for version, err := range v.Versions(ctx, f.Key) {
+		if err != nil {
+			return false, err
+		}
+		if version.Key != f.Key {
+			continue
+		}
+		if !version.Marker && len(above) > 0 {
+			r, err := v.GetVersion(ctx, f.Key, version.ID, 0, -1)
+			if err == nil {
+				var sum remote.Hash
+				if sum, err = sumOf(r, func(int64) {}); err == nil && sum == f.place.name.SHA256 {
+					err = dropVersions(ctx, v, f.Key, above)
+					return err == nil, err
+				}
+			}
+			if ctx.Err() != nil || errors.Is(err, remote.ErrNoStore) {
+				return false, err
+			}
+		}
+		above = append(above, version.ID)
+	}
+	return false, nil
+}
+
+func dropVersions(ctx context.Context, v remote.Versioned, key string, ids []string) error {
+	for _, id := range ids {
+		if err := v.DeleteVersion(ctx, key, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // says tells an error that is a finding about an object from one of getting at

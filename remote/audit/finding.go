@@ -46,11 +46,12 @@ type Finding struct {
 	Deleted   bool   // it was deleted, so that the writer's next backup replaces it
 	Advice    string // what to do, "" if Err says it
 
-	place  place
-	marks  []int32 // the oldest snapshots that need it, as indexes, ascending
-	newest int32   // and the newest
-	last   bool    // the writer's newest snapshot needs it
-	base   bool    // the writer's next dumps are going to build on it
+	place     place
+	marks     []int32 // the oldest snapshots that need it, as indexes, ascending
+	newest    int32   // and the newest
+	uncovered bool    // a version that is right is on top again
+	last      bool    // the writer's newest snapshot needs it
+	base      bool    // the writer's next dumps are going to build on it
 }
 
 // Harmless reports whether the finding is only for information.
@@ -130,7 +131,7 @@ func (f Finding) replaced() bool {
 // advice says what to do about a damaged object.
 func (f Finding) advice() string {
 	switch {
-	case f.Kind == Unlisted || f.Kind == Unreadable || f.Kind == Unsteady || f.Key == "" || f.place.kind == "":
+	case f.uncovered || f.Kind == Unlisted || f.Kind == Unreadable || f.Kind == Unsteady || f.Key == "" || f.place.kind == "":
 		return ""
 	case f.place.kind == remote.KindList:
 		return fmt.Sprintf("the next backup of writer %q writes a new list; which blobs the snapshots above need is unknown until they are forgotten", f.Writer)

@@ -137,6 +137,10 @@ func (a *auditor) hash(ctx context.Context, o object, progress func(int64)) (sum
 	if err != nil {
 		return sum, err
 	}
+	return sumOf(r, progress)
+}
+
+func sumOf(r io.ReadCloser, progress func(int64)) (sum remote.Hash, err error) {
 	h := sha256.New()
 	buf := pieces.Get().(*[]byte)
 	defer pieces.Put(buf)

@@ -15,6 +15,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
+	"git.eeqj.de/sneak/vaultik/remote/mem"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
 
@@ -75,6 +76,39 @@ func TestNothingIsDeletedOfAWriterThatCannotBeBelieved(t *testing.T) {
 	})
 	if !said || !w.there(k) {
 		t.Errorf("there %t, findings %q", w.there(k), lines(found))
+	}
+}
+
+// In a store that keeps versions, what was written over a blob goes, and the blob
+// is there again.
+func TestWhatWasWrittenOverABlobIsTakenOff(t *testing.T) {
+	w := newWorld(t)
+	kept := mem.NewVersioned(nil)
+	for info, err := range w.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kept.Put(t.Context(), info.Key, w.get(info.Key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, needed := blobKey(w.objects[3].Blobs.Add[0]), blobKey(shared(1))
+	for _, k := range []string{old, needed} {
+		size := len(w.get(k))
+		kept.Overwrite(k, bytes.Repeat([]byte("x"), size))
+		kept.Overwrite(k, bytes.Repeat([]byte("y"), size))
+	}
+	_, found := w.audit(kept, quick, reading(audit.Read{Delete: true}))
+	for _, f := range found {
+		if f.Kind != audit.Rotten || f.Deleted || f.Advice != "" || !strings.Contains(f.Err.Error(), "on top again") {
+			t.Errorf("%s: %v, advice %q", line(f), f.Err, f.Advice)
+		}
+	}
+	if len(found) != 2 {
+		t.Errorf("%q", lines(found))
+	}
+	if _, found := w.audit(kept, quick, reading(audit.Read{})); len(found) > 0 {
+		t.Errorf("then: %q", lines(found))
 	}
 }
 
