@@ -104,6 +104,22 @@ func TestLastingFailuresAreNot(t *testing.T) {
 	}
 }
 
+// An object in an archive, or put with a customer's own key, is there and does
+// not come out; the store is well.
+func TestAnObjectThatIsWithheldIsNoStoreThatFails(t *testing.T) {
+	for code, status := range map[string]int{"InvalidObjectState": 403, "InvalidRequest": 400} {
+		f := newFake(t)
+		f.answer = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			refuse(w, status, code)
+			return true
+		}
+		_, err := f.open(t).Get(t.Context(), "ann/a", 0, -1)
+		if !errors.Is(err, remote.ErrUnreadable) || errors.Is(err, remote.ErrNoStore) {
+			t.Errorf("%s: %v, want ErrUnreadable", code, err)
+		}
+	}
+}
+
 func TestAttemptsAreBounded(t *testing.T) {
 	for _, verb := range verbs {
 		t.Run(verb.name, func(t *testing.T) {
