@@ -216,7 +216,7 @@ func (c *Catalog) look(ctx context.Context, writer string, known writerSnapshots
 	}
 	for _, p := range w.problems {
 		if errors.Is(p, remote.ErrUnreadable) || errors.Is(p, remote.ErrDenied) {
-			w.listing = [sha256.Size]byte{} // it may come out next time
+			w.listing = listingSum{} // it may come out next time
 		}
 	}
 	for _, v := range state.Snapshots {
