@@ -180,7 +180,7 @@ func (t *replaying) match(ctx context.Context, folder int64, nodes []Node, known
 	}
 	return t.run.read(ctx, "look up a folder's entries", func(x *Index) error {
 		i := 0
-		return x.each(ctx, "SELECT "+versionColumns+`, p.name FROM paths p JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
+		return x.each(ctx, "SELECT "+versionColumns+`, p.name FROM paths p CROSS JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
 			WHERE p.parent = ? AND p.name >= ? AND p.name <= ? ORDER BY p.name`,
 			[]any{t.run.set, folder, []byte(nodes[0].Name), []byte(nodes[len(nodes)-1].Name)}, func(scan func(...any) error) error {
 				var v Version
@@ -312,7 +312,9 @@ func (t *replaying) closeGone(ctx context.Context, ino uint64, folder int64, ent
 	if folder > t.paths {
 		return nil
 	}
-	const open = `FROM paths p JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL WHERE p.parent = ?`
+	// The order of a CROSS JOIN is as it stands here: SQLite knows no sizes, and
+	// would go through all that is open for each folder.
+	const open = `FROM paths p CROSS JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL WHERE p.parent = ?`
 	type child struct {
 		path int64
 		name string
