@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,14 +38,30 @@ func TestWhatWasStoredStaysReadable(t *testing.T) {
 				tool(t, "cp", "-r", filepath.Join(golden, "store"), m.storeFolder())
 				tool(t, "cp", filepath.Join(golden, "kit.txt"), m.kit())
 				mnt := m.mount("")
-				for _, snapshot := range []string{"first", "second"} {
+				var ids []string
+				for _, snapshot := range []string{"first", "second", "third", "fourth"} {
 					want, err := os.ReadFile(filepath.Join(golden, snapshot+".txt"))
 					must(t, err)
 					id, text, _ := strings.Cut(string(want), "\n")
+					ids = append(ids, id)
 					got := describe(scan(t, filepath.Join(mnt, "snapshots", id, "golden"), Look{Holes: true, Root: true}))
 					if got != text {
 						t.Errorf("%s snapshot:\n%s\nwant:\n%s", snapshot, got, text)
 					}
+				}
+				shown, err := os.ReadDir(filepath.Join(mnt, "snapshots"))
+				must(t, err)
+				var names []string
+				for _, e := range shown {
+					names = append(names, e.Name())
+				}
+				slices.Sort(names)
+				slices.Sort(ids)
+				if diff := cmp.Diff(ids, names); diff != "" {
+					t.Errorf("snapshots, - wanted, + shown:\n%s", diff)
+				}
+				for _, command := range []string{"audit --read", "prune --dry-run"} {
+					m.run(append(strings.Fields(command), "--store", m.store, "--identity", m.kit())...)
 				}
 				if kind == "x25519" { // which the system's age reads
 					dest := filepath.Join(t.TempDir(), "restored")
@@ -96,12 +113,37 @@ func TestMakeGoldenStores(t *testing.T) {
 		must(t, os.Rename("/golden/folder", "/golden/renamed"))
 		must(t, os.Chtimes("/golden/text", time.Time{}, time.Unix(1_500_000_000, 5)))
 		m.keepGolden(golden, "second", "--tag", "renamed", "--tag", "größer, dumps:[]")
+		m.goldenLater(golden)
 		kit, err := os.ReadFile(m.kit())
 		must(t, err)
 		text := strings.ReplaceAll(string(kit), m.store, "file:///srv/backup")
 		must(t, os.WriteFile(filepath.Join(golden, "kit.txt"), []byte(text), 0o644))
 		must(t, os.RemoveAll("/golden"))
 	}
+}
+
+// goldenLater is what else a store may hold: tombstones by the writer and by a
+// maintainer, a second signer, a revocation, and a dump that is the difference
+// to another.
+func (m *machine) goldenLater(golden string) {
+	m.t.Helper()
+	for i := range 240 {
+		write(m.t, fmt.Sprintf("/golden/many/%03d", i), fmt.Sprint(i))
+	}
+	gone := m.backup()
+	write(m.t, "/golden/text", "rewritten again\n")
+	m.keepGolden(golden, "third")
+	m.run("snapshot", "purge", "--yes", gone)
+	m.run("key", "rotate", "--kit", m.kit())
+	key := filepath.Join(m.dir, "maintainer.key")
+	m.run("key", "generate", key)
+	m.run("key", "certify", "tester", "--maintainer", "--key", key+".pub", "--kit", m.kit())
+	write(m.t, "/golden/text", "for a moment\n")
+	gone = m.backup()
+	must(m.t, os.Remove("/golden/many/007"))
+	m.keepGolden(golden, "fourth")
+	m.run("snapshot", "purge", "--yes", "--key", key, gone)
+	m.run("key", "revoke", "tester", "--signer", "1", "--through", "4", "--kit", m.kit())
 }
 
 func (m *machine) keepGolden(golden, name string, options ...string) {
