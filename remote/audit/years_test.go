@@ -120,13 +120,9 @@ func (h *hourly) write(b *testing.B, runs, blobs, changed int) {
 // more than a year: 10,000 snapshots each, of 2,000 blobs, most runs changing
 // five. VAULTIK_AUDIT_YEARS names a folder that keeps the store for next time.
 func BenchmarkQuick(b *testing.B) {
-	runs := 10_000
-	if testing.Short() {
-		runs = 300
-	}
-	folder := os.Getenv("VAULTIK_AUDIT_YEARS")
+	runs, folder := 10_000, os.Getenv("VAULTIK_AUDIT_YEARS")
 	if folder == "" {
-		folder = b.TempDir()
+		runs, folder = 300, b.TempDir()
 	}
 	writers := []string{"ann", "bob", "eve"}
 	for _, writer := range writers {
