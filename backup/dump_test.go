@@ -35,6 +35,9 @@ func (w *world) dumps(seq remote.Seq) (older, own []remote.DumpPart) {
 // A change costs a difference of a few kilobytes to the first dump, as do all
 // later ones: never a difference to a difference.
 func TestASmallChangeStoresADifferenceToTheFullDump(t *testing.T) {
+	if testing.Short() {
+		t.Skip("much data in one goroutine after the other")
+	}
 	w := newWorld(t, many())
 	first := w.backup()
 	_, full := w.dumps(1)

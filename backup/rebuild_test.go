@@ -111,6 +111,9 @@ func TestARebuiltIndexGoesOnWhereItWas(t *testing.T) {
 }
 
 func TestARebuiltIndexKnowsAllSets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("much data in one goroutine after the other")
+	}
 	w := newWorld(t, many())
 	all := []Set{{Name: "ann", Roots: []string{"/home/ann", "/home/bob"}}, {Name: "many", Roots: []string{"/home/many"}}}
 	want := map[remote.Seq]map[string]string{}

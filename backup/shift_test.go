@@ -8,6 +8,9 @@ import (
 // Bytes put in near a file's beginning move all that is behind them, which is
 // stored already: cut by content, it is found again after a few chunks.
 func TestAnInsertionStoresLittleMoreThanItself(t *testing.T) {
+	if testing.Short() {
+		t.Skip("much data in one goroutine after the other")
+	}
 	noise := make([]byte, 32<<20)
 	rand.NewChaCha8([32]byte{1}).Read(noise)
 	content := string(noise)
