@@ -68,18 +68,12 @@ func (a *app) audit(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	names, err := remote.WritersToRead(c.Context, r.store, r.seen, r.url.String())
-	if err == nil && len(names) == 0 {
-		err = r.noWriter()
-	}
+	names, err := r.writers(c.Context, c.String("writer"))
 	if err != nil {
 		return err
 	}
 	scope := r.url.String()
 	if only := c.String("writer"); only != "" {
-		if names, err = pick(names, only); err != nil {
-			return err
-		}
 		scope += " " + only
 	}
 	o := audit.Options{

@@ -130,10 +130,7 @@ func (a *app) keyList(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	all, err := remote.WritersToRead(c.Context, r.store, r.seen, r.url.String())
-	if err == nil && len(all) == 0 {
-		err = r.noWriter()
-	}
+	all, err := r.writers(c.Context, "")
 	if err != nil {
 		return err
 	}

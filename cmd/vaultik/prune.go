@@ -52,17 +52,9 @@ func (a *app) prune(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	names, err := remote.WritersToRead(c.Context, r.store, r.seen, r.url.String())
-	if err == nil && len(names) == 0 {
-		err = r.noWriter()
-	}
+	names, err := r.writers(c.Context, c.String("writer"))
 	if err != nil {
 		return err
-	}
-	if only := c.String("writer"); only != "" {
-		if names, err = pick(names, only); err != nil {
-			return err
-		}
 	}
 	p := &pruning{app: a, r: r, store: r.uncached(), dry: c.Bool("dry-run")}
 	for _, name := range names {

@@ -146,21 +146,11 @@ func (p *purge) ask(c *cli.Context, question string) (bool, error) {
 
 // writers are those whose snapshots are looked at.
 func (p *purge) writers(ctx context.Context) ([]string, error) {
-	all, err := remote.WritersToRead(ctx, p.r.store, p.r.seen, p.r.url.String())
-	if err != nil {
-		return nil, err
+	only := p.writer
+	if only == "" && (p.key == nil || p.key.own) { // without a key: a dry run of what this machine does
+		only = p.r.own
 	}
-	switch {
-	case len(all) == 0:
-		return nil, p.r.noWriter()
-	case p.writer != "":
-		return pick(all, p.writer)
-	case p.key != nil && p.key.own:
-		return pick(all, p.r.own)
-	case p.key == nil && p.r.own != "": // a dry run of what this machine does
-		return pick(all, p.r.own)
-	}
-	return all, nil
+	return p.r.writers(ctx, only)
 }
 
 // plan decides about every snapshot. Writers are read one after the other, so

@@ -211,6 +211,30 @@ func (r *reading) newCatalog(seen *remote.Seen) (*fs.Catalog, error) {
 	return fs.NewCatalog(o)
 }
 
+// writers are the names of the store's writers, or only the one that is asked
+// for. That there is none at all is an error.
+func (r *reading) writers(ctx context.Context, only string) ([]string, error) {
+	names, err := remote.WritersToRead(ctx, r.store, r.seen, r.url.String())
+	switch {
+	case err != nil:
+		return nil, err
+	case len(names) == 0:
+		return nil, r.noWriter()
+	case only != "":
+		return pick(names, only)
+	}
+	return names, nil
+}
+
+func pick(names []string, only string) ([]string, error) {
+	for _, n := range names {
+		if n == only {
+			return []string{n}, nil
+		}
+	}
+	return nil, fmt.Errorf("the store has no writer %q; it has %s", only, quoteAll(names))
+}
+
 // noWriter: a store that somebody set up has a writer.
 func (r *reading) noWriter() error {
 	if r.past {

@@ -60,17 +60,9 @@ func (a *app) renew(c *cli.Context) (err error) {
 	if err := lockUploads(c.Context, r.store, lock); err != nil {
 		return err
 	}
-	names, err := remote.WritersToRead(c.Context, r.store, r.seen, r.url.String())
-	if err == nil && len(names) == 0 {
-		err = r.noWriter()
-	}
+	names, err := r.writers(c.Context, c.String("writer"))
 	if err != nil {
 		return err
-	}
-	if only := c.String("writer"); only != "" {
-		if names, err = pick(names, only); err != nil {
-			return err
-		}
 	}
 	return a.renewWriters(c, r, lock, names)
 }

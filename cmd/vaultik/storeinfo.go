@@ -43,17 +43,9 @@ func (a *app) storeInfo(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	names, err := remote.WritersToRead(c.Context, r.store, r.seen, r.url.String())
-	if err == nil && len(names) == 0 {
-		err = r.noWriter()
-	}
+	names, err := r.writers(c.Context, c.String("writer"))
 	if err != nil {
 		return err
-	}
-	if only := c.String("writer"); only != "" {
-		if names, err = pick(names, only); err != nil {
-			return err
-		}
 	}
 	looks := make([]look, len(names))
 	g, ctx := errgroup.WithContext(c.Context)
@@ -68,15 +60,6 @@ func (a *app) storeInfo(c *cli.Context) (err error) {
 		return err
 	}
 	return a.showStore(r, looks)
-}
-
-func pick(names []string, only string) ([]string, error) {
-	for _, n := range names {
-		if n == only {
-			return []string{n}, nil
-		}
-	}
-	return nil, fmt.Errorf("the store has no writer %q; it has %s", only, quoteAll(names))
 }
 
 // look reads a writer's manifests and adds up what lies in its folders.
