@@ -186,31 +186,43 @@ var _ remote.FolderLister = (*Store)(nil)
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[remote.Info, error] {
 	return func(yield func(remote.Info, error) bool) {
 		l := listing{store: s, prefix: prefix, yield: yield}
-		tries := s.tries(s.opts.Attempts)
-		for {
-			err := l.from(ctx)
-			if err == nil || l.stopped {
-				return
-			}
-			if l.progress {
-				tries.progress()
-				l.progress = false
-			}
-			if !tries.again(ctx, err) {
-				yield(remote.Info{}, s.wrap(ctx, "list", prefix, err))
-				return
-			}
+		if err := s.resume(ctx, &l.yielding, l.from); err != nil {
+			yield(remote.Info{}, s.wrap(ctx, "list", prefix, err))
+		}
+	}
+}
+
+// yielding is how a listing that may be taken up again stands.
+type yielding struct {
+	progress bool // something was yielded since this was set to false
+	stopped  bool // by the caller
+}
+
+// resume calls from, which goes on where it was, until all was yielded or the
+// caller has had enough. A failure counts only while nothing comes.
+func (s *Store) resume(ctx context.Context, y *yielding, from func(context.Context) error) error {
+	tries := s.tries(s.opts.Attempts)
+	for {
+		err := from(ctx)
+		if err == nil || y.stopped {
+			return nil
+		}
+		if y.progress {
+			tries.progress()
+			y.progress = false
+		}
+		if !tries.again(ctx, err) {
+			return err
 		}
 	}
 }
 
 type listing struct {
-	store    *Store
-	prefix   string
-	yield    func(remote.Info, error) bool
-	last     string // full key of the last object that was yielded
-	progress bool   // objects were yielded since this was set to false
-	stopped  bool   // by the caller
+	yielding
+	store  *Store
+	prefix string
+	yield  func(remote.Info, error) bool
+	last   string // full key of the last object that was yielded
 }
 
 // from yields what comes behind l.last.

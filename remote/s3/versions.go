@@ -76,20 +76,8 @@ func status(err error) int {
 func (s *Store) Versions(ctx context.Context, prefix string) iter.Seq2[remote.Version, error] {
 	return func(yield func(remote.Version, error) bool) {
 		l := versions{store: s, prefix: prefix, yield: yield}
-		tries := s.tries(s.opts.Attempts)
-		for {
-			err := l.from(ctx)
-			if err == nil || l.stopped {
-				return
-			}
-			if l.progress {
-				tries.progress()
-				l.progress = false
-			}
-			if !tries.again(ctx, err) {
-				yield(remote.Version{}, s.wrap(ctx, "list the versions of", prefix, err))
-				return
-			}
+		if err := s.resume(ctx, &l.yielding, l.from); err != nil {
+			yield(remote.Version{}, s.wrap(ctx, "list the versions of", prefix, err))
 		}
 	}
 }
@@ -97,12 +85,11 @@ func (s *Store) Versions(ctx context.Context, prefix string) iter.Seq2[remote.Ve
 // versions is a listing of versions. Services differ in how they order a page:
 // Amazon by object, others the delete markers after all that are none.
 type versions struct {
-	store    *Store
-	prefix   string
-	yield    func(remote.Version, error) bool
-	last     string // key of the last object of which all versions were yielded
-	progress bool   // something was yielded since this was set to false
-	stopped  bool   // by the caller
+	yielding
+	store  *Store
+	prefix string
+	yield  func(remote.Version, error) bool
+	last   string // key of the last object of which all versions were yielded
 }
 
 // from yields what comes behind l.last.
