@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -387,15 +386,7 @@ func TestACleanUpMayEndAnywhere(t *testing.T) {
 		if !on {
 			return
 		}
-		db, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wal, err := os.ReadFile(path + "-wal")
-		if err != nil {
-			t.Fatal(err)
-		}
-		points = append(points, frozen{db, wal})
+		points = append(points, freeze(t, path))
 	}})
 	if err != nil {
 		t.Fatal(err)

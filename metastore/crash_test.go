@@ -28,21 +28,27 @@ func (f frozen) thaw(t *testing.T) *Index {
 	return x
 }
 
+// freeze is an index's files as a crash would leave them now.
+func freeze(t *testing.T, path string) frozen {
+	t.Helper()
+	db, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wal, err := os.ReadFile(path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return frozen{db, wal}
+}
+
 // story commits two runs and begins a third, each with so many files. It
 // returns what the two snapshots show, and the index at every commit.
 func story(t *testing.T, files int) (shows []map[string]File, points []frozen) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "index.db")
 	x, err := CreateIndex(t.Context(), path, "ann", Options{OnCommit: func() {
-		db, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wal, err := os.ReadFile(path + "-wal")
-		if err != nil {
-			t.Fatal(err)
-		}
-		points = append(points, frozen{db, wal})
+		points = append(points, freeze(t, path))
 	}})
 	if err != nil {
 		t.Fatal(err)
