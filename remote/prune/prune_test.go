@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,8 +314,9 @@ func TestAPruneMayBeKilledAtEveryDelete(t *testing.T) {
 			f.Script(fault)
 			ctx, cancel := context.WithCancel(t.Context())
 			if fault.Kind == storetest.Stall {
-				f.OnCall = func(n int, op, key string) {
-					if op == storetest.OpDelete && n >= 2*k-1 {
+				var deletes atomic.Int64 // beside each other
+				f.OnCall = func(_ int, op, _ string) {
+					if op == storetest.OpDelete && deletes.Add(1) >= int64(k) {
 						cancel()
 					}
 				}
