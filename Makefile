@@ -13,21 +13,28 @@ BIN     := .bin
 # takes a lock for every allocation.
 TAGS    := sqlite_omit_load_extension
 export CGO_CFLAGS := -O2 -DSQLITE_DEFAULT_DEFENSIVE -DSQLITE_TRUSTED_SCHEMA=0 -DSQLITE_ENABLE_QPSG -DSQLITE_DEFAULT_MEMSTATUS=0
+# One set of flags for all, or SQLite is compiled once more for each.
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 # Some set GOFLAGS=-buildvcs=false; this program says what it was built from.
 VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1 && echo -buildvcs=true))
 TEST    := $(GO) test
+FLAGS   := -tags $(TAGS) -vet=off
 RACE    := ./backup/... ./fs/... ./metastore/... ./remote/...
+# Packages that have tests which would take the race detector minutes: "-short"
+# leaves those out.
+SLOW    := backup|fs/fusefs|remote|remote/prune
+raced    = $$($(GO) list -tags $(TAGS) $(RACE) | grep $(1) '/vaultik/($(SLOW))$$')
 SOAK    := ReadersOver|FourThousandFolders|HalfAMillionEntries|MillionTinyFiles|HundredGiB|TwentyGiB|TheIndexGrows|KilledAnywhere|VastFolder|AnyStateOfTheProtocol|AYearOf
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
 LONG    := -out docs/BENCHMARKS.md $(if $(filter 0,$(shell id -u)),-cold)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test race soak lint bench fuzz tools clean
+.PHONY: build demo test stories units race soak lint bench fuzz tools clean
 
 build:
 	@mkdir -p $(BIN)
-	$(GO) build -tags $(TAGS) -trimpath $(VCS) -o $(BIN)/vaultik ./cmd/vaultik
+	$(GO) build -tags $(TAGS) $(VCS) -o $(BIN)/vaultik ./cmd/vaultik
 
 # tools installs the programs that demo and the tests run, and says which.
 tools:
@@ -36,16 +43,25 @@ tools:
 demo: tools build
 	@integration/demo.sh $(BIN)/vaultik
 
-# The package that takes longest goes first, and the others beside it.
+# The stories wait for mounts and networks half of the time; all else runs beside
+# them. lint has run vet.
 test: tools lint
-	$(TEST) -tags $(TAGS) -timeout 20m ./integration ./...
-	$(MAKE) --no-print-directory race
+	$(MAKE) --no-print-directory -j2 stories units
+
+stories:
+	$(TEST) $(FLAGS) -timeout 30m ./integration
+
+# What runs with the race detector need not run without it.
+units:
+	$(TEST) $(FLAGS) -timeout 20m -race $(call raced,-vE)
+	$(TEST) $(FLAGS) -timeout 20m ./cmd/... ./integration/compare ./integration/skips $(call raced,-E)
+	$(GO) test $(FLAGS) -timeout 20m -race -short $(call raced,-E)
 
 race:
-	$(GO) test -tags $(TAGS) -race -short -timeout 20m $(RACE)
+	$(GO) test $(FLAGS) -race -short -timeout 20m $(RACE)
 
 soak: tools
-	VAULTIK_SOAK=1 $(GO) test -tags $(TAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./fs/fusefs ./remote/prune ./integration
+	VAULTIK_SOAK=1 $(GO) test $(FLAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./fs/fusefs ./remote/prune ./integration
 
 lint:
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }
@@ -60,19 +76,13 @@ lint:
 # SHORT=1 writes nothing and is done in a minute. COMPARE has more flags, such
 # as COMPARE='-restic /opt/restic': go run ./integration/compare -help.
 bench: build
-	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+	$(GO) test $(FLAGS) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 	$(GO) run -tags $(TAGS) ./integration/compare -vaultik $(BIN)/vaultik $(if $(SHORT),-short,$(LONG)) $(COMPARE)
 
-# fuzz runs every fuzz target for FUZZTIME each. A busy machine may end one with
-# "context deadline exceeded", which says nothing; an input that fails is kept
-# and fails again.
+# fuzz runs every fuzz target for FUZZTIME each. SHORT=1 does so blindly, without
+# compiling everything anew.
 fuzz:
-	@for pkg in $$($(GO) list -tags $(TAGS) ./...); do \
-	  for f in $$($(GO) test -tags $(TAGS) -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	    echo "fuzz $$pkg $$f"; \
-	    fuzz() { $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg; }; \
-	    fuzz || fuzz || exit 1; \
-	  done; done
+	@integration/fuzz.sh $(TAGS) $(FUZZTIME) $(if $(SHORT),short)
 
 clean:
 	rm -rf $(BIN)

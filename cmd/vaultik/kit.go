@@ -187,7 +187,7 @@ func (k *kit) fact(what, value string) (err error) {
 	case "Made":
 		k.Made, err = time.Parse(time.RFC3339, value)
 	case "By":
-		k.By = strings.TrimPrefix(value, "vaultik ")
+		k.By = strings.TrimSpace(strings.TrimPrefix(value, "vaultik"))
 	case "Recipient":
 		k.Recipients = append(k.Recipients, value)
 	}

@@ -133,6 +133,7 @@ func FuzzKit(f *testing.F) {
 	without := *k
 	without.Identity = ""
 	f.Add(without.text())
+	f.Add(strings.Replace(k.text(), "vaultik "+k.By+"\n", "vaultik\n", 1))
 	f.Fuzz(func(t *testing.T, text string) {
 		k, err := parseKit(text)
 		if err != nil {
