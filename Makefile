@@ -76,7 +76,7 @@ lint:
 # SHORT=1 writes nothing and is done in a minute. COMPARE has more flags, such
 # as COMPARE='-restic /opt/restic': go run ./integration/compare -help.
 bench: build
-	$(GO) test $(FLAGS) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+	$(GO) test $(FLAGS) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$(grep -rl --include="*_test.go" "^func Benchmark" . | xargs -n1 dirname | sort -u)
 	$(GO) run -tags $(TAGS) ./integration/compare -vaultik $(BIN)/vaultik $(if $(SHORT),-short,$(LONG)) $(COMPARE)
 
 # fuzz runs every fuzz target for FUZZTIME each. SHORT=1 does so blindly, without
