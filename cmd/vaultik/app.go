@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
 // app is one run of the program, with all it takes from its surroundings.
@@ -23,8 +25,8 @@ type app struct {
 	random         io.Reader
 	hostname       func() (string, error)
 
-	ui     *ui    // made from the options before a command runs
-	source string // of a mount, in the mount table; "" if mount(8) did not ask for it
+	ui     *ui.Printer // made from the options before a command runs
+	source string      // of a mount, in the mount table; "" if mount(8) did not ask for it
 }
 
 func newApp() *app {
@@ -37,11 +39,11 @@ func newApp() *app {
 
 // run does what args say and returns the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	a.ui = &ui{stdout: a.stdout, stderr: a.stderr}
+	a.ui = &ui.Printer{Out: a.stdout, Err: a.stderr}
 	c := a.cli()
 	switch h, err := helperCalled(args, c.Commands); {
 	case err != nil:
-		a.ui.fail(err, helperUsage)
+		a.ui.Fail(err, helperUsage)
 		return helperUsage
 	case h != nil:
 		return a.help(ctx, h)
@@ -57,7 +59,7 @@ func (a *app) command(ctx context.Context, c *cli.App, args []string) int {
 		args, unknown = arrange(args, c.Flags, c.Commands)
 		err = c.RunContext(ctx, args)
 	}
-	a.ui.done()
+	a.ui.Done()
 	if err == nil {
 		return 0
 	}
@@ -77,11 +79,11 @@ func (a *app) command(ctx context.Context, c *cli.App, args []string) int {
 	code := exitCode(err)
 	switch {
 	case ctx.Err() != nil:
-		a.ui.endLine()
+		a.ui.EndLine()
 	case e != nil:
 		code = e.code
 	}
-	a.ui.fail(err, code)
+	a.ui.Fail(err, code)
 	return code
 }
 
@@ -107,11 +109,11 @@ func (a *app) cli() *cli.App {
 			&cli.BoolFlag{Name: "version", Usage: "what the version command prints"},
 		},
 		Before: func(c *cli.Context) error {
-			terminal := isTerminal(a.stderr) && a.env("TERM") != "dumb"
-			a.ui = &ui{
-				stdout: a.stdout, stderr: a.stderr,
-				json: c.Bool("json"), quiet: c.Bool("quiet"), verbose: c.Bool("verbose"),
-				terminal: terminal, color: terminal && !c.Bool("no-color") && a.env("NO_COLOR") == "",
+			terminal := ui.IsTerminal(a.stderr) && a.env("TERM") != "dumb"
+			a.ui = &ui.Printer{
+				Out: a.stdout, Err: a.stderr,
+				JSON: c.Bool("json"), Quiet: c.Bool("quiet"), Verbose: c.Bool("verbose"),
+				Terminal: terminal, Color: terminal && !c.Bool("no-color") && a.env("NO_COLOR") == "",
 			}
 			return nil
 		},
@@ -176,7 +178,7 @@ func unknownCommand(parent, word string, commands []*cli.Command) error {
 	for _, c := range commands {
 		names = append(names, c.Name)
 	}
-	if near := nearest(word, names); near != "" {
+	if near := ui.Nearest(word, names); near != "" {
 		return fmt.Errorf("no command \"%s %s\"; did you mean \"%s %s\"?", parent, word, parent, near)
 	}
 	return fmt.Errorf("no command \"%s %s\"; \"%s --help\" lists them", parent, word, parent)

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
 // arrange moves options in front of the words they were written behind, since
@@ -87,7 +89,7 @@ func unknownOption(option, command string, flags []cli.Flag) error {
 	for _, f := range flags {
 		names = append(names, f.Names()[0])
 	}
-	if near := nearest(strings.TrimLeft(option, "-"), names); near != "" {
+	if near := ui.Nearest(strings.TrimLeft(option, "-"), names); near != "" {
 		return fmt.Errorf("no option %s; did you mean --%s? \"%s --help\" lists them all", option, near, command)
 	}
 	return fmt.Errorf("no option %s; \"%s --help\" lists them", option, command)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
 // Options may stand before or behind the words and the command.
@@ -30,7 +32,7 @@ func TestOptionsMayStandAnywhere(t *testing.T) {
 		{"mount --help", "vaultik mount --help"},
 	} {
 		a := newApp()
-		a.ui = &ui{}
+		a.ui = &ui.Printer{}
 		program := a.cli()
 		got, _ := arrange(append([]string{"vaultik"}, strings.Fields(c.in)...), program.Flags, program.Commands)
 		if d := cmp.Diff(strings.Fields(c.want), got); d != "" {
@@ -45,7 +47,7 @@ func FuzzArrangeKeepsEveryWord(f *testing.F) {
 	f.Add("--store")
 	f.Add("backup --tag=a --tag b -q -v - --")
 	a := newApp()
-	a.ui = &ui{}
+	a.ui = &ui.Printer{}
 	program := a.cli()
 	f.Fuzz(func(t *testing.T, line string) {
 		in := append([]string{"vaultik"}, strings.Fields(line)...)

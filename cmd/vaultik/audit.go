@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
@@ -113,7 +114,7 @@ func (a *app) audit(c *cli.Context) (err error) {
 	}
 	report.flush()
 	if r.id == nil && len(report.lost) > 0 {
-		a.ui.warn("which files are hurt, \"vaultik audit --identity KIT\" tells")
+		a.ui.Warn("which files are hurt, \"vaultik audit --identity KIT\" tells")
 	}
 	if r.id != nil && (c.Bool("deep") || len(report.lost) > 0) {
 		if err := a.auditFiles(c, r, report, names, some); err != nil {
@@ -133,14 +134,14 @@ func (a *app) remember(r *reading, o *audit.Options, scope string) (err error) {
 		}
 		return nil
 	}
-	if err := private(r.where.state); err != nil {
+	if err := state.MakePrivate(r.where.State); err != nil {
 		if o.Read != nil {
-			a.ui.warn("what is read cannot be remembered: %v", err)
+			a.ui.Warn("what is read cannot be remembered: %v", err)
 		}
 		return nil
 	}
 	o.Scope = scope
-	o.Memory, err = audit.OpenMemory(filepath.Join(r.where.state, auditFile))
+	o.Memory, err = audit.OpenMemory(filepath.Join(r.where.State, auditFile))
 	return err
 }
 

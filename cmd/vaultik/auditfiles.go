@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/check"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
@@ -38,7 +39,7 @@ func (a *app) auditFiles(c *cli.Context, r *reading, report *auditReport, writer
 	if c.Bool("deep") {
 		result, err = check.Run(c.Context, o)
 		report.files = append(report.files, fmt.Sprintf("decrypted and checked: %s in %s, %s, and the metadata of %s",
-			plural(result.Chunks.Count, "chunk", "chunks"), plural(result.Blobs.Count, "blob", "blobs"), size(result.Chunks.Bytes), plural(int64(result.Snapshots), "snapshot", "snapshots")))
+			ui.Plural(result.Chunks.Count, "chunk", "chunks"), ui.Plural(result.Blobs.Count, "blob", "blobs"), ui.Size(result.Chunks.Bytes), ui.Plural(int64(result.Snapshots), "snapshot", "snapshots")))
 	} else {
 		result, err = check.Damaged(c.Context, o, slices.Sorted(maps.Keys(report.lost)))
 	}
@@ -52,10 +53,10 @@ func (a *app) auditFiles(c *cli.Context, r *reading, report *auditReport, writer
 func damage(damaged, healed int64) string {
 	text := "no file is damaged"
 	if damaged > 0 {
-		text = "files damaged, as often as snapshots show them: " + count(damaged)
+		text = "files damaged, as often as snapshots show them: " + ui.Count(damaged)
 	}
 	if healed > 0 {
-		text += fmt.Sprintf("; %s that were are whole again, because a newer backup uploaded what was lost", count(healed))
+		text += fmt.Sprintf("; %s that were are whole again, because a newer backup uploaded what was lost", ui.Count(healed))
 	}
 	return text
 }
@@ -75,12 +76,12 @@ func (r *auditReport) file(f check.Finding) {
 			r.kinds[audit.Corrupt]++
 		}
 	}
-	if r.ui.json {
+	if r.ui.JSON {
 		var raw []byte
 		if !utf8.ValidString(f.Path) {
 			raw = []byte(f.Path)
 		}
-		r.ui.result(struct {
+		r.ui.Result(struct {
 			Type     string     `json:"message_type"`
 			Kind     check.Kind `json:"kind"`
 			Writer   string     `json:"writer"`
@@ -97,20 +98,20 @@ func (r *auditReport) file(f check.Finding) {
 	group, text := string(f.Kind), fmt.Sprintf("%q: %v", f.Key, f.Err)
 	switch {
 	case f.Kind == check.KindFile:
-		group, text = "files of snapshot "+f.Snapshot.ID, fmt.Sprintf("%s:%s: %s of it are lost: %v", f.Snapshot.ID, quote(f.Path), size(f.Bytes), f.Err)
+		group, text = "files of snapshot "+f.Snapshot.ID, fmt.Sprintf("%s:%s: %s of it are lost: %v", f.Snapshot.ID, ui.Quote(f.Path), ui.Size(f.Bytes), f.Err)
 	case f.Kind == check.KindDump:
 		text = fmt.Sprintf("snapshot %s: %v", f.Snapshot.ID, f.Err)
 	}
 	switch {
-	case f.Healed && r.ui.verbose:
-		r.ui.note("%s:%s is read from what a newer backup uploaded", f.Snapshot.ID, quote(f.Path))
+	case f.Healed && r.ui.Verbose:
+		r.ui.Note("%s:%s is read from what a newer backup uploaded", f.Snapshot.ID, ui.Quote(f.Path))
 	case !f.Healed && r.room(group):
-		r.ui.warn("%s", text)
+		r.ui.Warn("%s", text)
 	}
 }
 
 func (r *auditReport) checking(p check.Progress) {
 	if r.due() {
-		r.ui.progress("", "decrypted %s of %s in blobs, %d of %d snapshots", size(p.Blobs.Bytes), size(p.AllBlobs.Bytes), p.Snapshots, p.AllSnapshots)
+		r.ui.Progress("", "decrypted %s of %s in blobs, %d of %d snapshots", ui.Size(p.Blobs.Bytes), ui.Size(p.AllBlobs.Bytes), p.Snapshots, p.AllSnapshots)
 	}
 }

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
 )
 
 // auditReport tells what an audit finds.
 type auditReport struct {
-	ui    *ui
+	ui    *ui.Printer
 	now   func() time.Time
 	last  time.Time // when the progress was shown
 	kinds map[audit.Kind]int
@@ -30,9 +31,9 @@ type auditReport struct {
 	files       []string        // lines of the summary, about files
 }
 
-func newAuditReport(ui *ui, now func() time.Time) *auditReport {
+func newAuditReport(to *ui.Printer, now func() time.Time) *auditReport {
 	return &auditReport{
-		ui: ui, now: now, kinds: make(map[audit.Kind]int), shown: make(map[string]int),
+		ui: to, now: now, kinds: make(map[audit.Kind]int), shown: make(map[string]int),
 		texts: make(map[string][]string), short: make(map[string]bool), lost: make(map[string]bool),
 	}
 }
@@ -82,11 +83,11 @@ func (r *auditReport) tell(f audit.Finding) {
 	if k, err := remote.ParseKey(f.Key); err == nil && k.Kind == remote.KindBlob && f.Lost() {
 		r.lost[f.Key] = true
 	}
-	r.ui.result(findingLine{
+	r.ui.Result(findingLine{
 		"finding", f.Kind, f.Writer, f.Set, f.Key, f.Err.Error(), f.Harmless(),
 		f.Needed, append([]string{}, f.Snapshots...), f.Pinned, f.Deleted, f.Advice,
 	})
-	if r.ui.json || again && !f.Deleted {
+	if r.ui.JSON || again && !f.Deleted {
 		return
 	}
 	if f.Advice != "" && !slices.Contains(r.advice, f.Advice) {
@@ -97,20 +98,20 @@ func (r *auditReport) tell(f audit.Finding) {
 	}
 	text := sentence(f)
 	if f.Harmless() {
-		r.ui.note("%s", text)
+		r.ui.Note("%s", text)
 		return
 	}
 	if f.Advice != "" {
 		r.texts[f.Advice] = append(r.texts[f.Advice], text)
 		return
 	}
-	r.ui.warn("%s", text)
+	r.ui.Warn("%s", text)
 }
 
 // room reports whether one more finding of a group is to be told.
 func (r *auditReport) room(group string) bool {
 	r.shown[group]++
-	return r.shown[group] <= oneKind || r.ui.verbose
+	return r.shown[group] <= oneKind || r.ui.Verbose
 }
 
 // sentence is a finding as people read it.
@@ -129,9 +130,9 @@ func sentence(f audit.Finding) string {
 	switch {
 	case f.Needed > len(f.Snapshots):
 		last := len(f.Snapshots) - 1
-		text += fmt.Sprintf("; needed by %s snapshots: %s … %s", count(int64(f.Needed)), strings.Join(f.Snapshots[:last], ", "), f.Snapshots[last])
+		text += fmt.Sprintf("; needed by %s snapshots: %s … %s", ui.Count(int64(f.Needed)), strings.Join(f.Snapshots[:last], ", "), f.Snapshots[last])
 	case f.Needed > 0:
-		text += fmt.Sprintf("; needed by %s: %s", plural(int64(f.Needed), "snapshot", "snapshots"), strings.Join(f.Snapshots, ", "))
+		text += fmt.Sprintf("; needed by %s: %s", ui.Plural(int64(f.Needed), "snapshot", "snapshots"), strings.Join(f.Snapshots, ", "))
 	case f.Pinned:
 		text += "; no snapshot needs it, but the writer's next backups count on it"
 	}
@@ -155,9 +156,9 @@ func (r *auditReport) flush() {
 	r.uncertified = nil
 	for _, advice := range r.advice {
 		for _, text := range r.texts[advice] {
-			r.ui.warn("%s", text)
+			r.ui.Warn("%s", text)
 		}
-		r.ui.warn("%s", advice)
+		r.ui.Warn("%s", advice)
 	}
 	r.advice, r.texts = nil, make(map[string][]string)
 	r.more()
@@ -166,8 +167,8 @@ func (r *auditReport) flush() {
 // more says how many findings of a group were not told.
 func (r *auditReport) more() {
 	for _, group := range slices.Sorted(maps.Keys(r.shown)) {
-		if n := r.shown[group] - oneKind; n > 0 && !r.ui.verbose && !r.ui.json {
-			r.ui.warn("%s: %s more; --verbose names them all", group, count(int64(n)))
+		if n := r.shown[group] - oneKind; n > 0 && !r.ui.Verbose && !r.ui.JSON {
+			r.ui.Warn("%s: %s more; --verbose names them all", group, ui.Count(int64(n)))
 		}
 	}
 	clear(r.shown)
@@ -178,10 +179,10 @@ func (r *auditReport) progress(p audit.Progress) {
 		return
 	}
 	if p.Writer != "" {
-		r.ui.progress("", "writer %s: asked for %s of %s objects", p.Writer, count(p.Done.Objects), count(p.Total.Objects))
+		r.ui.Progress("", "writer %s: asked for %s of %s objects", p.Writer, ui.Count(p.Done.Objects), ui.Count(p.Total.Objects))
 		return
 	}
-	r.ui.progress("", "read %s of %s, %s of %s objects", size(p.Done.Bytes), size(p.Total.Bytes), count(p.Done.Objects), count(p.Total.Objects))
+	r.ui.Progress("", "read %s of %s, %s of %s objects", ui.Size(p.Done.Bytes), ui.Size(p.Total.Bytes), ui.Count(p.Done.Objects), ui.Count(p.Total.Objects))
 }
 
 // due reports whether the progress is to be shown once more.
@@ -206,7 +207,7 @@ func (r *auditReport) verdict() error {
 			n += r.kinds[k]
 		}
 		if n > 0 {
-			parts = append(parts, plural(int64(n), one, many))
+			parts = append(parts, ui.Plural(int64(n), one, many))
 		}
 	}
 	say("thing not trusted", "things not trusted", audit.NotTrusted, audit.Gap, audit.Rollback)
@@ -218,7 +219,7 @@ func (r *auditReport) verdict() error {
 	say("impossible time", "impossible times", audit.Clock)
 	text := "the store is not as it should be: " + strings.Join(parts, ", ")
 	if r.deleted > 0 {
-		text += fmt.Sprintf("; %s deleted, which the next backup replaces", plural(int64(r.deleted), "object was", "objects were"))
+		text += fmt.Sprintf("; %s deleted, which the next backup replaces", ui.Plural(int64(r.deleted), "object was", "objects were"))
 	}
 	return &exitError{code: r.code, err: errors.New(text)}
 }

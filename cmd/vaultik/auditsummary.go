@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
 )
 
@@ -43,25 +44,25 @@ func (r *auditReport) summary(s audit.Result, o audit.Options) {
 			line.Coverage.LastBegan, line.Coverage.LastEnded = stamp(c.Round.Began), stamp(c.Round.Ended)
 		}
 	}
-	r.ui.result(line)
+	r.ui.Result(line)
 
-	r.ui.say("%s of %s; needed: %s, %s", plural(int64(s.Snapshots), "snapshot", "snapshots"), plural(int64(s.Writers), "writer", "writers"),
-		plural(s.Named.Objects, "object", "objects"), size(s.Named.Bytes))
+	r.ui.Say("%s of %s; needed: %s, %s", ui.Plural(int64(s.Snapshots), "snapshot", "snapshots"), ui.Plural(int64(s.Writers), "writer", "writers"),
+		ui.Plural(s.Named.Objects, "object", "objects"), ui.Size(s.Named.Bytes))
 	if s.Unreferenced.Objects > 0 {
-		r.ui.say("%s more, %s, are needed by none; \"vaultik prune\" deletes them", count(s.Unreferenced.Objects), size(s.Unreferenced.Bytes))
+		r.ui.Say("%s more, %s, are needed by none; \"vaultik prune\" deletes them", ui.Count(s.Unreferenced.Objects), ui.Size(s.Unreferenced.Bytes))
 	}
 	if s.Pending.Objects > 0 {
-		r.ui.say("%s more, %s, are of runs that are under way, or were broken off", count(s.Pending.Objects), size(s.Pending.Bytes))
+		r.ui.Say("%s more, %s, are of runs that are under way, or were broken off", ui.Count(s.Pending.Objects), ui.Size(s.Pending.Bytes))
 	}
-	r.ui.say("%s", proof(s, o))
+	r.ui.Say("%s", proof(s, o))
 	for _, line := range r.files {
-		r.ui.say("%s", line)
+		r.ui.Say("%s", line)
 	}
 	if r.code == 0 {
-		r.ui.say("the store is as it should be, as far as that shows")
+		r.ui.Say("the store is as it should be, as far as that shows")
 	}
 	if len(s.Unknown) > 0 {
-		r.ui.say("first look from this machine at writer %s: that newer snapshots were hidden could not be seen; from now on it can", strings.Join(s.Unknown, ", "))
+		r.ui.Say("first look from this machine at writer %s: that newer snapshots were hidden could not be seen; from now on it can", strings.Join(s.Unknown, ", "))
 	}
 }
 
@@ -72,13 +73,13 @@ func proof(s audit.Result, o audit.Options) string {
 	case !o.Sums:
 		said = append(said, "presence and sizes were checked as the store lists them")
 	case s.Sums > 0:
-		said = append(said, fmt.Sprintf("checksums that the store recorded at upload: %s right; they prove the upload, not what is on its disks today", count(s.Sums)))
+		said = append(said, fmt.Sprintf("checksums that the store recorded at upload: %s right; they prove the upload, not what is on its disks today", ui.Count(s.Sums)))
 	}
 	if s.NoSums > 0 {
-		said = append(said, fmt.Sprintf("the store has recorded no checksum of %s; only --read shows whether the bytes are right", plural(s.NoSums, "object", "objects")))
+		said = append(said, fmt.Sprintf("the store has recorded no checksum of %s; only --read shows whether the bytes are right", ui.Plural(s.NoSums, "object", "objects")))
 	}
 	if o.Read != nil {
-		said = append(said, fmt.Sprintf("read and hashed: %s of %s", plural(s.Read.Objects, "object", "objects"), size(s.Read.Bytes)))
+		said = append(said, fmt.Sprintf("read and hashed: %s of %s", ui.Plural(s.Read.Objects, "object", "objects"), ui.Size(s.Read.Bytes)))
 	}
 	if c := s.Coverage; c != nil {
 		said = append(said, covered(*c))

@@ -33,7 +33,7 @@ func (a *app) backupCommand() *cli.Command {
 
 func (a *app) backup(c *cli.Context) (err error) {
 	if c.Bool("cron") {
-		a.ui.quiet = true
+		a.ui.Quiet = true
 	}
 	defer collectOften()()
 	w, err := a.openWriter(c)
@@ -52,7 +52,7 @@ func (a *app) backup(c *cli.Context) (err error) {
 			if len(w.sets) > 1 {
 				err = fmt.Errorf("backup of %s: %w", set.Name, err)
 			}
-			a.ui.fail(err, code)
+			a.ui.Fail(err, code)
 		}
 		worst = worse(worst, code)
 	}
@@ -74,7 +74,7 @@ func (a *app) backupSet(c *cli.Context, w *writing, set backup.Set) error {
 	}
 	conf.Report = watch.report
 	r, err := backup.Run(c.Context, conf, set)
-	a.ui.done()
+	a.ui.Done()
 	if err != nil {
 		return err
 	}
@@ -82,8 +82,8 @@ func (a *app) backupSet(c *cli.Context, w *writing, set backup.Set) error {
 		if !r.Incomplete() {
 			return nil
 		}
-		a.ui.quiet = false // what was saved belongs to what went wrong
-		defer func() { a.ui.quiet = true }()
+		a.ui.Quiet = false // what was saved belongs to what went wrong
+		defer func() { a.ui.Quiet = true }()
 	}
 	a.summary(r)
 	if r.Incomplete() {

@@ -33,7 +33,7 @@ func (r *reading) chooseCache(c *cli.Context) error {
 		if folder != "" || text != "" {
 			return errors.New("--no-cache goes neither with --cache-dir nor with --cache-size")
 		}
-		r.where.cache = ""
+		r.where.Cache = ""
 		return nil
 	}
 	if folder != "" {
@@ -41,7 +41,7 @@ func (r *reading) chooseCache(c *cli.Context) error {
 		if err != nil {
 			return fmt.Errorf("--cache-dir: %w", err)
 		}
-		r.where.cache = path
+		r.where.Cache = path
 	}
 	switch {
 	case text != "":
@@ -52,7 +52,7 @@ func (r *reading) chooseCache(c *cli.Context) error {
 		r.cacheSize = int64(size)
 	case r.conf != nil && r.conf.CacheSize > 0:
 		r.cacheSize = int64(r.conf.CacheSize)
-	case r.url.folder == "" && r.where.cache != "":
+	case r.url.folder == "" && r.where.Cache != "":
 		// A store in a folder would only be copied to another disk, or to
 		// another place on its own.
 		r.cacheSize = diskcache.DefaultSize
@@ -64,9 +64,9 @@ func (r *reading) chooseCache(c *cli.Context) error {
 // no place for it: the machine on which somebody restores may have nothing set
 // up.
 func (r *reading) needCache() (err error) {
-	if r.where.cache == "" {
+	if r.where.Cache == "" {
 		r.temp, err = os.MkdirTemp("", "vaultik-")
-		r.where.cache = r.temp
+		r.where.Cache = r.temp
 	}
 	return err
 }
@@ -84,9 +84,9 @@ func (a *app) cached(r *reading) openedStore {
 	if r.cacheSize == 0 {
 		return r.store
 	}
-	ui := a.ui // the app's own may be another one when it has something to say
+	to := a.ui // the app's own may be another one when it has something to say
 	return cachedStore{diskcache.New(r.store, diskcache.Options{
-		Folder: filepath.Join(r.where.cache, contentFolder), Size: r.cacheSize, Now: a.now,
-		Warn: func(err error) { ui.warn("%v", err) },
+		Folder: filepath.Join(r.where.Cache, contentFolder), Size: r.cacheSize, Now: a.now,
+		Warn: func(err error) { to.Warn("%v", err) },
 	}), r.store}
 }

@@ -10,6 +10,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -41,7 +42,7 @@ func lost(what, writer string, err error) error {
 // are, "" if it would not. What cannot be examined is the backup's to tell.
 func leftOut(ctx context.Context, disk *localfs.Source, always []string, path string) string {
 	for _, folder := range always {
-		if inside(path, folder) {
+		if state.Inside(path, folder) {
 			return fmt.Sprintf("it is the store, or vaultik's own folder, %q", folder)
 		}
 	}

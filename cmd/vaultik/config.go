@@ -14,6 +14,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -62,7 +64,7 @@ var errNoConfig = errors.New("no config")
 
 // readConfig reads the file at path.
 func readConfig(path string) (*config, error) {
-	text, err := readSmall(path, configLimit)
+	text, err := state.ReadFile(path, configLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %q does not exist; \"vaultik init --store URL PATH…\" writes one, --config names another; if it was lost, \"vaultik init --from-kit KIT\" brings it back", errNoConfig, path)
 	}
@@ -130,46 +132,10 @@ func unknownKey(key []string) string {
 		known = retentionKeys
 	}
 	text := fmt.Sprintf("there is no setting %q", strings.Join(key, "."))
-	if near := nearest(last, known); near != "" {
+	if near := ui.Nearest(last, known); near != "" {
 		return text + fmt.Sprintf("; did you mean %q?", near)
 	}
 	return text + "; known here: " + strings.Join(known, ", ")
-}
-
-// nearest is the word that takes the fewest edits to reach, if that are few. In
-// a short word most of it would be another one, so its beginning has to be right.
-func nearest(word string, among []string) string {
-	best, least := "", len(word)/3+2
-	for _, w := range among {
-		if len(word) < 6 && word != "" && w != "" && w[0] != word[0] {
-			continue
-		}
-		if d := edits(word, w); d < least {
-			best, least = w, d
-		}
-	}
-	return best
-}
-
-// edits is the Levenshtein distance in bytes.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func (c *config) recipients() []string {
@@ -304,14 +270,4 @@ func readPatterns(path string) ([]string, error) {
 		return nil, fmt.Errorf("exclude file %q: %w", path, err)
 	}
 	return patterns, nil
-}
-
-// readSmall reads a file of at most limit bytes.
-func readSmall(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readLimited(f, path, limit)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
@@ -151,7 +151,7 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 		text := rapid.StringMatching(`[ -~äöü€\t]{0,20}`)
 		s := &setup{
 			app: b.app, writer: "ann", url: storeURL{folder: "/" + filepath.Clean(rapid.StringMatching(`[a-z %?#äö'"\\]{1,12}`).Draw(r, "store"))},
-			where: folders{state: filepath.Clean("/" + text.Draw(r, "state"))}, recipients: []string{testRecipient},
+			where: state.Folders{State: filepath.Clean("/" + text.Draw(r, "state"))}, recipients: []string{testRecipient},
 		}
 		if err := s.keysForTest(); err != nil {
 			r.Fatal(err)
@@ -168,7 +168,7 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 			paths = append(paths, p.string)
 		}
 		got := []any{c.Store.String(), c.Writer.string, c.StateDir.string, c.RootKey.String(), c.recipients(), paths}
-		want := []any{s.url.String(), s.writer, s.where.state, s.rootPublic.String(), s.recipients, s.paths}
+		want := []any{s.url.String(), s.writer, s.where.State, s.rootPublic.String(), s.recipients, s.paths}
 		if d := cmp.Diff(want, got); d != "" {
 			r.Fatalf("(-want +got):\n%s", d)
 		}
@@ -178,7 +178,7 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 // The comments of a written config name settings that exist.
 func TestCommentsOfAWrittenConfigAreSettings(t *testing.T) {
 	b := newBench(t)
-	s := &setup{app: b.app, writer: "ann", url: storeURL{folder: "/s"}, where: folders{state: "/state"}, recipients: []string{testRecipient}, paths: []string{"/home"}}
+	s := &setup{app: b.app, writer: "ann", url: storeURL{folder: "/s"}, where: state.Folders{State: "/state"}, recipients: []string{testRecipient}, paths: []string{"/home"}}
 	if err := s.keysForTest(); err != nil {
 		t.Fatal(err)
 	}
@@ -260,70 +260,4 @@ func FuzzConfig(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestFoldersFollowTheSystemsRules(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		root   bool
-		vars   map[string]string
-		option string
-		want   folders
-		says   string
-	}{
-		{"root", true, nil, "", folders{"/etc/vaultik/vaultik.toml", "/var/lib/vaultik", "/var/cache/vaultik"}, ""},
-		{"a user", false, map[string]string{"HOME": "/home/ann"}, "",
-			folders{"/home/ann/.config/vaultik/vaultik.toml", "/home/ann/.local/state/vaultik", "/home/ann/.cache/vaultik"}, ""},
-		{"XDG", false, map[string]string{"HOME": "/home/ann", "XDG_CONFIG_HOME": "/c", "XDG_STATE_HOME": "/s", "XDG_CACHE_HOME": "relative"}, "",
-			folders{"/c/vaultik/vaultik.toml", "/s/vaultik", "/home/ann/.cache/vaultik"}, ""},
-		{"own", true, map[string]string{"VAULTIK_CONFIG": "/a/b.toml", "VAULTIK_STATE_DIR": "/s/", "VAULTIK_CACHE_DIR": "/c"}, "",
-			folders{"/a/b.toml", "/s", "/c"}, ""},
-		{"option", true, map[string]string{"VAULTIK_CONFIG": "relative"}, "/x.toml", folders{"/x.toml", "/var/lib/vaultik", "/var/cache/vaultik"}, ""},
-		{"no home", false, nil, "", folders{}, "HOME is not set"},
-		{"no home but all else", false, map[string]string{"VAULTIK_CONFIG": "/c", "VAULTIK_STATE_DIR": "/s", "VAULTIK_CACHE_DIR": "/d"}, "", folders{"/c", "/s", "/d"}, ""},
-		{"relative", true, map[string]string{"VAULTIK_STATE_DIR": "state"}, "", folders{}, `VAULTIK_STATE_DIR="state" is not an absolute path`},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			a := newApp()
-			a.root = c.root
-			a.env = func(v string) string { return c.vars[v] }
-			got, err := a.folders(c.option)
-			if c.says != "" {
-				if err == nil || !strings.Contains(err.Error(), c.says) {
-					t.Errorf("error %v, want %q", err, c.says)
-				}
-				return
-			}
-			if err != nil || got != c.want {
-				t.Errorf("got %+v, %v\nwant %+v", got, err, c.want)
-			}
-		})
-	}
-}
-
-func TestCreateNeverOverwrites(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	if err := create(path, []byte("first")); err != nil {
-		t.Fatal(err)
-	}
-	if err := create(path, []byte("second")); !os.IsExist(err) {
-		t.Errorf("second create: %v", err)
-	}
-	link := path + ".link"
-	if err := os.Symlink("nowhere", link); err != nil {
-		t.Fatal(err)
-	}
-	if err := create(link, []byte("through")); !os.IsExist(err) {
-		t.Errorf("through a dangling link: %v", err)
-	}
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	if b, _ := os.ReadFile(path); string(b) != "first" {
-		t.Errorf("content %q", b)
-	}
-	if left, _ := filepath.Glob(filepath.Dir(path) + "/.*"); len(left) > 0 {
-		t.Errorf("left behind: %q", left)
-	}
 }

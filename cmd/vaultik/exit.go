@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -12,7 +13,6 @@ import (
 // Errors that only the command line knows.
 var (
 	errIncomplete  = errors.New("some sources could not be read")
-	errLocked      = errors.New("another run is at work")
 	errNoIdentity  = errors.New("no identity")
 	errInterrupted = errors.New("interrupted")
 )
@@ -28,7 +28,7 @@ var exits = []struct {
 	{0, "done", nil},
 	{3, "snapshot saved, but some sources could not be read; restored, but for some files", []error{errIncomplete}},
 	{1, "failed, no snapshot; an audit: something is missing, damaged or too old", nil},
-	{11, "locked: another run is at work on this machine", []error{errLocked}},
+	{11, "locked: another run is at work on this machine", []error{state.ErrLocked}},
 	{10, "no store there, out of reach, or not the one that init set up", []error{remote.ErrNoStore}},
 	{12, "no identity, or none that matches", []error{errNoIdentity, seal.ErrNoIdentity}},
 	{13, "not trusted: a signature or the chain does not hold", []error{remote.ErrNotTrusted, remote.ErrMissing}},

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -21,7 +22,7 @@ func TestErrorsBecomeExitCodes(t *testing.T) {
 		{errors.New("anything"), 1},
 		{errIncomplete, 3},
 		{fmt.Errorf("open: %w", remote.ErrNoStore), 10},
-		{fmt.Errorf("run: %w", errLocked), 11},
+		{fmt.Errorf("run: %w", state.ErrLocked), 11},
 		{errMissingIdentity(), 12},
 		{fmt.Errorf("open: %w", seal.ErrNoIdentity), 12},
 		{errors.Join(errors.New("a gap"), remote.ErrNotTrusted), 13},

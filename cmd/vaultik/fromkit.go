@@ -15,6 +15,8 @@ import (
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -38,7 +40,7 @@ func (a *app) fromKit(c *cli.Context) (err error) {
 		}
 	}
 	r := revival{}
-	if r.where, err = a.folders(c.String("config")); err != nil {
+	if r.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return err
 	}
 	s := &setup{app: a, where: r.where}
@@ -97,13 +99,13 @@ func (r *revival) machine(c *cli.Context, s *setup) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(s.where.config), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(s.where.Config), 0o755); err != nil {
 		return fmt.Errorf("write the config: %w", err)
 	}
-	if err := create(s.where.config, []byte(s.configText())); err != nil {
+	if err := state.Create(s.where.Config, []byte(s.configText())); err != nil {
 		return fmt.Errorf("write the config: %w", err)
 	}
-	r.app.ui.done()
+	r.app.ui.Done()
 	r.welcomeBack(s, index, key, certify)
 	return nil
 }
@@ -179,11 +181,11 @@ func (r *revival) recipients(c *cli.Context) ([]string, error) {
 		}
 		if len(missing) > 0 {
 			text := fmt.Sprintf("snapshot %s has %s that neither the kit nor --recipient names; public keys are not in the store, only their SHA-256: %s",
-				newest.ID, plural(int64(len(missing)), "recipient", "recipients"), strings.Join(missing, ", "))
+				newest.ID, ui.Plural(int64(len(missing)), "recipient", "recipients"), strings.Join(missing, ", "))
 			if !c.Bool("fewer-recipients") {
 				return nil, fmt.Errorf("%s; give each as --recipient, or --fewer-recipients to go on without (everything is then uploaded anew)", text)
 			}
-			r.app.ui.warn("%s; they will not be able to read new snapshots, for which everything is uploaded anew", text)
+			r.app.ui.Warn("%s; they will not be able to read new snapshots, for which everything is uploaded anew", text)
 		}
 	}
 	for i, recipient := range c.StringSlice("recipient") {
@@ -212,7 +214,7 @@ func (r *revival) sets() ([]revivedSet, error) {
 		}
 		for _, pattern := range about.Excludes {
 			if !utf8.ValidString(pattern) {
-				r.app.ui.warn("set %q: exclude %q is not UTF-8, which a config cannot hold; put it into a file that exclude_file names", name, pattern)
+				r.app.ui.Warn("set %q: exclude %q is not UTF-8, which a config cannot hold; put it into a file that exclude_file names", name, pattern)
 				continue
 			}
 			set.excludes = append(set.excludes, pattern)
@@ -254,7 +256,7 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 	for _, set := range s.sets {
 		names = append(names, set.name)
 	}
-	u.result(struct {
+	u.Result(struct {
 		Type    string   `json:"message_type"`
 		Writer  string   `json:"writer"`
 		Store   string   `json:"store"`
@@ -264,33 +266,33 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 		Index   bool     `json:"index_rebuilt"`
 		Signer  string   `json:"signer"` // a new one; "" if the old one is there
 		NextRun uint64   `json:"next_run"`
-	}{"revived", s.writer, s.url.String(), s.where.config, s.stateDir(), append([]string{}, names...), index != nil, textOf(key), uint64(r.firstFree())})
+	}{"revived", s.writer, s.url.String(), s.where.Config, s.stateDir(), append([]string{}, names...), index != nil, textOf(key), uint64(r.firstFree())})
 
-	u.say("Writer:  %s", s.writer)
-	u.say("Store:   %s", s.url)
-	u.say("Config:  %s", quote(s.where.config))
-	u.say("State:   %s", quote(s.stateDir()))
+	u.Say("Writer:  %s", s.writer)
+	u.Say("Store:   %s", s.url)
+	u.Say("Config:  %s", ui.Quote(s.where.Config))
+	u.Say("State:   %s", ui.Quote(s.stateDir()))
 	for _, set := range s.sets {
-		u.say("Set:     %s, as on %s: %s", set.name, when(r.newest[set.name].Started.Time()), quote(strings.Join(set.paths, " ")))
+		u.Say("Set:     %s, as on %s: %s", set.name, ui.When(r.newest[set.name].Started.Time()), ui.Quote(strings.Join(set.paths, " ")))
 	}
 	if index != nil {
-		u.say("Index:   made anew from %s: %s, %s", r.sources(*index),
-			plural(index.Entries, "entry", "entries"), plural(index.Blobs, "blob", "blobs"))
+		u.Say("Index:   made anew from %s: %s, %s", r.sources(*index),
+			ui.Plural(index.Entries, "entry", "entries"), ui.Plural(index.Blobs, "blob", "blobs"))
 	} else {
-		u.say("Index:   was there")
+		u.Say("Index:   was there")
 	}
-	u.say("")
+	u.Say("")
 	r.sayKey(key, certify)
-	u.say("Not in the store, so look at the config before the next backup: excludes other than")
-	u.say("patterns, one_file_system, compression, limits, retention, and what runs vaultik, such")
-	u.say("as cron. Patterns from the command line or from files are in the config now.")
+	u.Say("Not in the store, so look at the config before the next backup: excludes other than")
+	u.Say("patterns, one_file_system, compression, limits, retention, and what runs vaultik, such")
+	u.Say("as cron. Patterns from the command line or from files are in the config now.")
 	for _, set := range s.sets {
 		for _, path := range set.paths {
 			if _, err := os.Lstat(path); errors.Is(err, iofs.ErrNotExist) {
-				u.warn("set %s: %q is not there; restore it before the next backup, or take it out of the config", set.name, path)
+				u.Warn("set %s: %q is not there; restore it before the next backup, or take it out of the config", set.name, path)
 			}
 		}
 	}
-	u.say("")
-	u.say("If another machine goes on as %s, this one must not: remove the config again.", s.writer)
+	u.Say("")
+	u.Say("If another machine goes on as %s, this one must not: remove the config again.", s.writer)
 }

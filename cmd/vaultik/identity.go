@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"slices"
 	"strings"
 
 	"filippo.io/age"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -36,15 +37,15 @@ func (a *app) identity(ctx context.Context, option string, c *config) (*identity
 	switch {
 	case option == "-":
 		from = "standard input"
-		text, err = readLimited(a.stdin, from, identityLimit)
+		text, err = state.ReadAll(a.stdin, from, identityLimit)
 	case option != "":
 		from = option
-		text, err = readSmall(option, identityLimit)
+		text, err = state.ReadFile(option, identityLimit)
 	case a.env("VAULTIK_IDENTITY") != "":
 		from, text = "VAULTIK_IDENTITY", []byte(a.env("VAULTIK_IDENTITY"))
 	case a.env("VAULTIK_IDENTITY_FILE") != "":
 		from = a.env("VAULTIK_IDENTITY_FILE")
-		text, err = readSmall(from, identityLimit)
+		text, err = state.ReadFile(from, identityLimit)
 	case c != nil && c.IdentityCommand != "":
 		from = "identity_command"
 		text, err = a.ask(ctx, c.IdentityCommand)
@@ -63,9 +64,9 @@ func (a *app) identity(ctx context.Context, option string, c *config) (*identity
 	id.keys, err = seal.ParseIdentities(bytes.NewReader(text), from)
 	if err != nil || len(id.keys) == 0 {
 		if id.kit != nil && id.kit.Identity == "" {
-			err = fmt.Errorf("the kit %s holds only the root key; its end says whose identities open the store", quote(from))
+			err = fmt.Errorf("the kit %s holds only the root key; its end says whose identities open the store", ui.Quote(from))
 		} else if errors.Is(err, seal.ErrNoIdentity) {
-			err = fmt.Errorf("%s holds no AGE-SECRET-KEY-… line", quote(from))
+			err = fmt.Errorf("%s holds no AGE-SECRET-KEY-… line", ui.Quote(from))
 		}
 		return nil, fmt.Errorf("%w: %w", errNoIdentity, err)
 	}
@@ -102,19 +103,6 @@ func (b *bounded) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("more than %d bytes", b.limit)
 	}
 	return b.Buffer.Write(p)
-}
-
-// readLimited reads all of r, which must be at most limit bytes; name is for
-// the error.
-func readLimited(r io.Reader, name string, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%q has more than %s", name, size(limit))
-	}
-	return b, nil
 }
 
 // check looks whether the identity is among the recipients of any of these

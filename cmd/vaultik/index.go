@@ -9,6 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -35,10 +37,10 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 		return err
 	}
 	r := revival{}
-	if r.where, err = a.folders(c.String("config")); err != nil {
+	if r.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return err
 	}
-	conf, err := readConfig(r.where.config)
+	conf, err := readConfig(r.where.Config)
 	if err != nil {
 		return err
 	}
@@ -79,8 +81,8 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.ui.done()
-	a.ui.result(struct {
+	a.ui.Done()
+	a.ui.Result(struct {
 		Type      string `json:"message_type"`
 		Writer    string `json:"writer"`
 		Snapshots int64  `json:"snapshots"`
@@ -90,9 +92,9 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 		Signer    string `json:"signer"`  // a new one; "" if the old one is there
 		Certify   string `json:"certify"` // what has to be run where the kit is; "" if nothing
 	}{"rebuilt", v.writer, made.Runs, made.Entries, made.Blobs, made.Bytes, textOf(key), certify})
-	a.ui.say("the index of writer %s is made anew from %s", v.writer, v.sources(made))
-	a.ui.say("it knows %s, and %s with %s that need not be uploaded again",
-		plural(made.Entries, "entry", "entries"), plural(made.Blobs, "blob", "blobs"), size(made.Bytes))
+	a.ui.Say("the index of writer %s is made anew from %s", v.writer, v.sources(made))
+	a.ui.Say("it knows %s, and %s with %s that need not be uploaded again",
+		ui.Plural(made.Entries, "entry", "entries"), ui.Plural(made.Blobs, "blob", "blobs"), ui.Size(made.Bytes))
 	v.sayKey(key, certify)
 	return nil
 }
@@ -101,11 +103,11 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 func (r *revival) sayKey(key remote.PublicKey, certify string) {
 	switch {
 	case certify != "":
-		r.app.ui.say("the signing key was lost; a new one is made, and signs once it is certified; where the recovery kit is, run")
-		r.app.ui.say("")
-		r.app.ui.say("  %s", certify)
+		r.app.ui.Say("the signing key was lost; a new one is made, and signs once it is certified; where the recovery kit is, run")
+		r.app.ui.Say("")
+		r.app.ui.Say("  %s", certify)
 	case !key.IsZero():
-		r.app.ui.say("the signing key was lost; a new one is made and certified from run %d on: %s", uint64(r.firstFree()), key)
+		r.app.ui.Say("the signing key was lost; a new one is made and certified from run %d on: %s", uint64(r.firstFree()), key)
 	}
 }
 
@@ -142,14 +144,14 @@ func (r *revival) refuseHealthy(force bool) error {
 	switch {
 	case r.decided():
 		return fmt.Errorf("the index %q is there and in the middle of committing run %d; run \"vaultik backup\" first, which finishes it",
-			r.file(indexFile), uint64(r.next))
+			r.file(state.IndexFile), uint64(r.next))
 	case force:
 		return nil
 	case r.unread != nil || status == nil:
 		return r.unread
 	}
 	there := fmt.Sprintf("the index %q is there and in order: it belongs to writer %q and knows its runs up to %d, the store has run %d",
-		r.file(indexFile), status.Writer, status.LastSeq, uint64(r.next)-1)
+		r.file(state.IndexFile), status.Writer, status.LastSeq, uint64(r.next)-1)
 	if status.LastSeq == int64(r.next)-1 {
 		return fmt.Errorf("%s; nothing is lost, and \"vaultik backup\" goes on from it (--force makes it anew all the same, and keeps the old one)", there)
 	}
@@ -190,7 +192,7 @@ func (r *revival) firstFree() remote.Seq {
 
 // standing is where the index stands; nil if there is none, or none of use.
 func (r *revival) standing(ctx context.Context) (*metastore.Status, error) {
-	index, err := metastore.OpenIndex(ctx, r.file(indexFile), metastore.Options{})
+	index, err := metastore.OpenIndex(ctx, r.file(state.IndexFile), metastore.Options{})
 	if err == nil {
 		var status metastore.Status
 		if err = index.Verify(ctx); err == nil {
@@ -203,7 +205,7 @@ func (r *revival) standing(ctx context.Context) (*metastore.Status, error) {
 	switch {
 	case errors.Is(err, iofs.ErrNotExist):
 	case errors.Is(err, metastore.ErrNotIndex), errors.Is(err, metastore.ErrIndexDamaged), errors.Is(err, metastore.ErrIndexVersion):
-		r.app.ui.warn("%v", err)
+		r.app.ui.Warn("%v", err)
 	default:
 		return nil, err
 	}

@@ -2,12 +2,13 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -96,7 +97,7 @@ func (s *setup) kitText() string {
 // farewell says what was made and what to do now.
 func (s *setup) farewell() {
 	u := s.app.ui
-	u.result(struct {
+	u.Result(struct {
 		Type       string   `json:"message_type"`
 		Writer     string   `json:"writer"`
 		Store      string   `json:"store"`
@@ -106,55 +107,45 @@ func (s *setup) farewell() {
 		Root       string   `json:"root_key"`
 		Signer     string   `json:"signer"`
 		Recipients []string `json:"recipients"`
-	}{"init", s.writer, s.url.String(), s.where.config, s.stateDir(), s.kit, s.rootPublic.String(), s.signer.Public().String(), s.recipients})
+	}{"init", s.writer, s.url.String(), s.where.Config, s.stateDir(), s.kit, s.rootPublic.String(), s.signer.Public().String(), s.recipients})
 
-	u.say("Writer:  %s", s.writer)
-	u.say("Store:   %s", s.url)
-	u.say("Config:  %s", quote(s.where.config))
-	u.say("State:   %s", quote(s.stateDir()))
+	u.Say("Writer:  %s", s.writer)
+	u.Say("Store:   %s", s.url)
+	u.Say("Config:  %s", ui.Quote(s.where.Config))
+	u.Say("State:   %s", ui.Quote(s.stateDir()))
 	if s.further {
-		u.say("")
-		u.say("This machine's signing key is not certified yet: until it is, its snapshots are")
-		u.say("not trusted. Where the recovery kit is, run")
-		u.say("")
-		u.say("  vaultik key certify %s --key %s \\", s.writer, s.signer.Public())
-		u.say("    --store '%s' --kit KIT", s.url)
-		u.say("")
-		u.say("\"vaultik backup\" works here at once, also from cron: vaultik backup --cron")
+		u.Say("")
+		u.Say("This machine's signing key is not certified yet: until it is, its snapshots are")
+		u.Say("not trusted. Where the recovery kit is, run")
+		u.Say("")
+		u.Say("  vaultik key certify %s --key %s \\", s.writer, s.signer.Public())
+		u.Say("    --store '%s' --kit KIT", s.url)
+		u.Say("")
+		u.Say("\"vaultik backup\" works here at once, also from cron: vaultik backup --cron")
 		return
 	}
-	u.say("Kit:     %s", quote(s.kit))
-	u.say("")
-	u.say("THE KIT IS THE ONLY WAY TO RESTORE. Nothing on this machine can replace it.")
-	u.say("Print it, or copy it to a stick: keep it in two places that this machine's thief")
-	u.say("or fire does not reach. Back up, and try the kit before you need it:")
-	u.say("")
-	u.say("  vaultik backup             # from cron: vaultik backup --cron")
-	u.say("  mkdir /tmp/vaultik && vaultik mount --identity %s latest /tmp/vaultik", shellQuote(s.kit))
-	u.say("")
-	u.say("When the copies are made, remove it from here: whoever has it can read it all.")
-	u.say("")
-	u.say("  shred -u %s", shellQuote(s.kit))
+	u.Say("Kit:     %s", ui.Quote(s.kit))
+	u.Say("")
+	u.Say("THE KIT IS THE ONLY WAY TO RESTORE. Nothing on this machine can replace it.")
+	u.Say("Print it, or copy it to a stick: keep it in two places that this machine's thief")
+	u.Say("or fire does not reach. Back up, and try the kit before you need it:")
+	u.Say("")
+	u.Say("  vaultik backup             # from cron: vaultik backup --cron")
+	u.Say("  mkdir /tmp/vaultik && vaultik mount --identity %s latest /tmp/vaultik", ui.ShellQuote(s.kit))
+	u.Say("")
+	u.Say("When the copies are made, remove it from here: whoever has it can read it all.")
+	u.Say("")
+	u.Say("  shred -u %s", ui.ShellQuote(s.kit))
 	if len(s.recipients) == 1 {
-		u.say("")
-		u.say("A second recipient, kept elsewhere, would outlive the loss of this one: add its")
-		u.say("public key to \"recipients\" in the config.")
+		u.Say("")
+		u.Say("A second recipient, kept elsewhere, would outlive the loss of this one: add its")
+		u.Say("public key to \"recipients\" in the config.")
 	}
 	for _, path := range s.paths {
-		if inside(s.kitFolder, path) {
-			u.warn("the recovery kit %q lies in %q, which is backed up: copy it to where neither this machine's thief nor its fire reaches, "+
+		if state.Inside(s.kitFolder, path) {
+			u.Warn("the recovery kit %q lies in %q, which is backed up: copy it to where neither this machine's thief nor its fire reaches, "+
 				"and remove it from here before the first backup, or snapshots will contain it", s.kit, path)
 			break
 		}
 	}
-}
-
-// shellQuote makes a word of a command line of any path.
-func shellQuote(s string) string {
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@,", r)
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -117,7 +119,7 @@ func readKit(path string) (*kit, error) {
 	if path == "" {
 		return nil, errors.New("no kit given; add --kit FILE, the recovery kit, which holds the root key")
 	}
-	text, err := readSmall(path, identityLimit)
+	text, err := state.ReadFile(path, identityLimit)
 	if err != nil {
 		return nil, fmt.Errorf("read the recovery kit: %w", err)
 	}
@@ -139,7 +141,7 @@ func keyOption(c *cli.Context) (remote.PublicKey, error) {
 	if err == nil {
 		return key, nil
 	}
-	text, unread := readSmall(given, identityLimit)
+	text, unread := state.ReadFile(given, identityLimit)
 	if unread != nil {
 		return key, fmt.Errorf("--key is not a signing key as \"vaultik init\" prints it, RW…, nor a file with one: %w", err)
 	}
@@ -162,20 +164,20 @@ func (a *app) keyGenerate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := create(path, []byte(key.Text())); err != nil {
+	if err := state.Create(path, []byte(key.Text())); err != nil {
 		return err
 	}
-	if err := create(path+".pub", key.Public().File()); err != nil {
+	if err := state.Create(path+".pub", key.Public().File()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	a.ui.result(struct {
+	a.ui.Result(struct {
 		Type   string `json:"message_type"`
 		Secret string `json:"secret"`
 		Public string `json:"public"`
 		Key    string `json:"key"`
 	}{"generated", path, path + ".pub", key.Public().String()})
-	a.ui.say("secret key %s, without a password: keep it on the machine that forgets snapshots, and nowhere else", quote(path))
-	a.ui.say("public key %s", quote(path+".pub"))
-	a.ui.say("%s", key.Public())
+	a.ui.Say("secret key %s, without a password: keep it on the machine that forgets snapshots, and nowhere else", ui.Quote(path))
+	a.ui.Say("public key %s", ui.Quote(path+".pub"))
+	a.ui.Say("%s", key.Public())
 	return nil
 }

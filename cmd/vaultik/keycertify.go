@@ -130,7 +130,7 @@ func (a *app) certifyWriter(c *cli.Context, store *kitStore, writer string, want
 		a.sayCertified("was certified already", got)
 	}
 	if want.IsZero() {
-		a.ui.note("compare the key with what \"vaultik init\" or \"vaultik key rotate\" printed on that machine")
+		a.ui.Note("compare the key with what \"vaultik init\" or \"vaultik key rotate\" printed on that machine")
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func (a *app) certifyMaintainer(ctx context.Context, store *kitStore, writer str
 }
 
 func (a *app) sayCertified(how string, c remote.Certificate) {
-	a.ui.result(struct {
+	a.ui.Result(struct {
 		Type            string      `json:"message_type"`
 		Writer          string      `json:"writer"`
 		Signer          int         `json:"signer"`
@@ -262,12 +262,12 @@ func (a *app) sayCertified(how string, c remote.Certificate) {
 		Key             string      `json:"key"`
 	}{"certified", c.Writer, c.N, c.Role, c.From, c.PurgeMaintainer, c.Key.String()})
 	if c.Role == remote.RoleMaintainer {
-		a.ui.say("signer %d of writer %s %s, as a maintainer", c.N, c.Writer, how)
+		a.ui.Say("signer %d of writer %s %s, as a maintainer", c.N, c.Writer, how)
 	} else {
-		a.ui.say("signer %d of writer %s %s, from run %d on", c.N, c.Writer, how, uint64(c.From))
+		a.ui.Say("signer %d of writer %s %s, from run %d on", c.N, c.Writer, how, uint64(c.From))
 	}
 	if c.PurgeMaintainer {
-		a.ui.say("it may not forget snapshots; a maintainer may")
+		a.ui.Say("it may not forget snapshots; a maintainer may")
 	}
-	a.ui.say("key %s", c.Key)
+	a.ui.Say("key %s", c.Key)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -149,7 +150,7 @@ func (a *app) keyList(c *cli.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		a.ui.result(struct {
+		a.ui.Result(struct {
 			Type    string       `json:"message_type"`
 			Writer  string       `json:"writer"`
 			Signers []signerLine `json:"signers"`
@@ -163,7 +164,7 @@ func (a *app) keyList(c *cli.Context) (err error) {
 		}
 		a.tell(r, problems)
 	}
-	a.ui.table([]string{"WRITER", "<SIGNER", "ROLE", "<RUNS", "STATE", "KEY"}, rows)
+	a.ui.Table([]string{"WRITER", "<SIGNER", "ROLE", "<RUNS", "STATE", "KEY"}, rows)
 	return r.verdict()
 }
 
@@ -183,8 +184,8 @@ func (a *app) signersOf(ctx context.Context, r *reading, writer string) ([]signe
 		return nil, nil, err
 	}
 	if writer == r.own {
-		if err := markOwn(lines, filepath.Join(r.where.state, writer)); err != nil {
-			a.ui.warn("this machine's own signing key: %v", err)
+		if err := markOwn(lines, filepath.Join(r.where.State, writer)); err != nil {
+			a.ui.Warn("this machine's own signing key: %v", err)
 		}
 	}
 	problems := slices.DeleteFunc(slices.Clone(signers.Problems), func(err error) bool { return errors.Is(err, remote.ErrWaiting) })
@@ -210,7 +211,7 @@ func nameKeys(ctx context.Context, s remote.Store, writer string, lines []signer
 
 // markOwn marks the signers whose secret halves are in the folder.
 func markOwn(lines []signerLine, dir string) error {
-	for _, f := range []struct{ name, word string }{{nextKeyFile, "waits"}, {signingKeyFile, "signs"}} {
+	for _, f := range []struct{ name, word string }{{nextKeyFile, "waits"}, {state.SigningKeyFile, "signs"}} {
 		key, err := readSigningKey(filepath.Join(dir, f.name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

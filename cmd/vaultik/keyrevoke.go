@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -273,7 +274,7 @@ func (a *app) sayRevoked(ctx context.Context, r *revoking, revocation remote.Rev
 	if err != nil {
 		return err
 	}
-	a.ui.result(struct {
+	a.ui.Result(struct {
 		Type       string      `json:"message_type"`
 		Writer     string      `json:"writer"`
 		Signer     int         `json:"signer"`
@@ -284,27 +285,27 @@ func (a *app) sayRevoked(ctx context.Context, r *revoking, revocation remote.Rev
 		Refused    []string    `json:"refused"` // keys of objects
 		DryRun     bool        `json:"dry_run"`
 	}{"revoked", r.writer, revocation.N, revocation.Key.String(), revocation.Through, revocation.Manifest, len(revocation.Tombstones), append([]string{}, refused...), r.dry})
-	a.ui.say("signer %d of writer %s %s (key %s)", revocation.N, r.writer, how, revocation.Key)
+	a.ui.Say("signer %d of writer %s %s (key %s)", revocation.N, r.writer, how, revocation.Key)
 	switch {
 	case r.cert.Role == remote.RoleMaintainer:
 	case revocation.Through > 0:
-		a.ui.say("its snapshots count up to run %d", uint64(revocation.Through))
+		a.ui.Say("its snapshots count up to run %d", uint64(revocation.Through))
 	default:
-		a.ui.say("none of its snapshots counts")
+		a.ui.Say("none of its snapshots counts")
 	}
 	if n := len(revocation.Tombstones); n > 0 {
-		a.ui.say("%s of it still %s", plural(int64(n), "tombstone", "tombstones"), map[bool]string{true: "counts", false: "count"}[n == 1])
+		a.ui.Say("%s of it still %s", ui.Plural(int64(n), "tombstone", "tombstones"), map[bool]string{true: "counts", false: "count"}[n == 1])
 	}
 	if len(refused) > 0 {
-		a.ui.say("")
-		a.ui.say("These objects do not count. Delete them with credentials that may, and the versions")
-		a.ui.say("behind them if the bucket keeps any, so that the writer can go on:")
+		a.ui.Say("")
+		a.ui.Say("These objects do not count. Delete them with credentials that may, and the versions")
+		a.ui.Say("behind them if the bucket keeps any, so that the writer can go on:")
 		for _, key := range refused {
-			a.ui.say("  %s", quote(key))
+			a.ui.Say("  %s", ui.Quote(key))
 		}
 	}
 	if next, ok := r.state.Signers.InCharge(revocation.Through + 1); r.cert.Role == remote.RoleWriter && !r.dry && ok && next.Key.Equal(r.key) {
-		a.ui.note("where the writer's machine is, or the one that takes its place: \"vaultik key rotate\"")
+		a.ui.Note("where the writer's machine is, or the one that takes its place: \"vaultik key rotate\"")
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
 )
@@ -39,7 +40,7 @@ func stolen(t *testing.T) (*bench, *dir.Store, remote.PublicKey) {
 			t.Error(err)
 		}
 	})
-	key, err := readSigningKey(filepath.Join(b.dir, "state/ann", signingKeyFile))
+	key, err := readSigningKey(filepath.Join(b.dir, "state/ann", state.SigningKeyFile))
 	must(err)
 	k, err := readKit(b.dir + "/kit.txt")
 	must(err)
@@ -142,7 +143,7 @@ func TestARotationGoesOnAfterACrash(t *testing.T) {
 			t.Fatal(b.err.String())
 		}
 		folder := filepath.Join(b.dir, "state/ann")
-		old, err := readSigningKey(filepath.Join(folder, signingKeyFile))
+		old, err := readSigningKey(filepath.Join(folder, state.SigningKeyFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +151,7 @@ func TestARotationGoesOnAfterACrash(t *testing.T) {
 		case "the key is made":
 			next, err := remote.GenerateSigningKey(b.random)
 			if err == nil {
-				err = create(filepath.Join(folder, nextKeyFile), []byte(next.Text()))
+				err = state.Create(filepath.Join(folder, nextKeyFile), []byte(next.Text()))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -170,7 +171,7 @@ func TestARotationGoesOnAfterACrash(t *testing.T) {
 		if code := b.vaultik("key", "rotate", "--kit", b.dir+"/kit.txt"); code != 0 {
 			t.Fatalf("%s: %s", step, &b.err)
 		}
-		key, err := readSigningKey(filepath.Join(folder, signingKeyFile))
+		key, err := readSigningKey(filepath.Join(folder, state.SigningKeyFile))
 		if err != nil || key.Public().Equal(old.Public()) {
 			t.Errorf("%s: the key is the old one, %v", step, err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -28,10 +29,10 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 		}
 	}
 	w := &writing{}
-	if w.where, err = a.folders(c.String("config")); err != nil {
+	if w.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return err
 	}
-	if w.conf, err = readConfig(w.where.config); err != nil {
+	if w.conf, err = readConfig(w.where.Config); err != nil {
 		return err
 	}
 	a.useStateDir(&w.where, w.conf)
@@ -41,13 +42,13 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 	if w.conf.RootKey.IsZero() {
 		return fmt.Errorf("%s: root_key is missing, so nobody could tell which signing keys count", w.conf.path)
 	}
-	unlock, err := lock(w.where.state)
+	unlock, err := state.Lock(w.where.State)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	writer := w.conf.Writer.string
-	dir := filepath.Join(w.where.state, writer)
+	dir := filepath.Join(w.where.State, writer)
 	next, err := indexedRun(c.Context, dir, writer)
 	if err != nil {
 		return err
@@ -86,7 +87,7 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 
 // indexedRun is the next run as the writer's index knows it.
 func indexedRun(ctx context.Context, dir, writer string) (_ remote.Seq, err error) {
-	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, indexFile), metastore.Options{})
+	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, state.IndexFile), metastore.Options{})
 	if err != nil {
 		return 0, lost("index", writer, err)
 	}
@@ -97,7 +98,7 @@ func indexedRun(ctx context.Context, dir, writer string) (_ remote.Seq, err erro
 // check makes sure that a new key makes sense. lostKey: the machine has none
 // that counts, so that no run can be made until the new one is certified.
 func (r rotation) check(ctx context.Context) (lostKey bool, err error) {
-	current, err := readSigningKey(filepath.Join(r.dir, signingKeyFile))
+	current, err := readSigningKey(filepath.Join(r.dir, state.SigningKeyFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
@@ -144,8 +145,8 @@ func (a *app) takeOver(dir, writer string, next, from remote.Seq) error {
 	if err := adopt(dir); err != nil {
 		return err
 	}
-	a.ui.say("the new signing key signs from run %d on", uint64(next))
-	a.ui.say("key %s", key.Public())
+	a.ui.Say("the new signing key signs from run %d on", uint64(next))
+	a.ui.Say("key %s", key.Public())
 	return nil
 }
 
@@ -156,20 +157,20 @@ func (a *app) sayWaits(w *writing, n int, key remote.PublicKey, next remote.Seq,
 		from = next
 	}
 	line := certifyLine(writer, key, from, w.url)
-	a.ui.result(struct {
+	a.ui.Result(struct {
 		Type    string `json:"message_type"`
 		Writer  string `json:"writer"`
 		Signer  int    `json:"signer"`
 		Key     string `json:"key"`
 		Certify string `json:"certify"` // the command, for where the kit is
 	}{"waiting", writer, n, key.String(), line})
-	a.ui.say("signer %d of writer %s waits for its certificate; where the recovery kit is, run", n, writer)
-	a.ui.say("")
-	a.ui.say("  %s", line)
-	a.ui.say("")
+	a.ui.Say("signer %d of writer %s waits for its certificate; where the recovery kit is, run", n, writer)
+	a.ui.Say("")
+	a.ui.Say("  %s", line)
+	a.ui.Say("")
 	if lostKey {
-		a.ui.say("Until then this machine makes no backup: nobody would trust it.")
+		a.ui.Say("Until then this machine makes no backup: nobody would trust it.")
 	} else {
-		a.ui.say("Until then the old key signs.")
+		a.ui.Say("Until then the old key signs.")
 	}
 }

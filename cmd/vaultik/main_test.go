@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 )
 
 func TestMain(m *testing.M) {
@@ -141,7 +143,7 @@ func machine(ts *testscript.TestScript, _ bool, args []string) {
 // hold DIR: another process holds the lock of the state folder to the end of
 // the story.
 func hold(ts *testscript.TestScript, _ bool, args []string) {
-	unlock, err := lock(ts.MkAbs(args[0]))
+	unlock, err := state.Lock(ts.MkAbs(args[0]))
 	ts.Check(err)
 	ts.Defer(unlock)
 }

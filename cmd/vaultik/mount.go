@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
 )
@@ -89,10 +90,10 @@ func (a *app) mount(c *cli.Context) (err error) {
 	}
 	later, log := a.ui, (*mountLog)(nil) // who says what goes wrong while it is mounted
 	if background {
-		if log, err = openMountLog(r.where.state, dir, a.now); err != nil {
-			a.ui.warn("what goes wrong later cannot be logged: %v", err)
+		if log, err = openMountLog(r.where.State, dir, a.now); err != nil {
+			a.ui.Warn("what goes wrong later cannot be logged: %v", err)
 		} else {
-			later = &ui{stdout: io.Discard, stderr: log}
+			later = &ui.Printer{Out: io.Discard, Err: log}
 		}
 	}
 	catalog, err := a.catalog(c.Context, r)
@@ -101,7 +102,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, catalog.Close()) }()
 
-	o.Warn = func(err error) { later.warn("%v", err) }
+	o.Warn = func(err error) { later.Warn("%v", err) }
 	attach := func(mount func() (*fusefs.Mount, error)) (*fusefs.Mount, error) {
 		// Until now, whoever copied from a dead mount met errors, not an empty
 		// folder.
@@ -128,7 +129,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 		if err := r.id.check(s); err != nil {
 			return err
 		}
-		a.ui.progress("", "loading the metadata of %s", s.ID)
+		a.ui.Progress("", "loading the metadata of %s", s.ID)
 		var tree *fs.Tree
 		if tree, err = catalog.OpenSnapshot(c.Context, s); err != nil {
 			return err
@@ -148,7 +149,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 		a.ui = later
 	}
 	if err := a.notifyReady(); err != nil {
-		a.ui.warn("%v", err)
+		a.ui.Warn("%v", err)
 	}
 	return a.serve(c.Context, m, terminal)
 }

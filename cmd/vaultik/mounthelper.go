@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
 // Exit codes of a mount helper, from mount(8), which shows them as its own.
@@ -81,7 +83,7 @@ func (a *app) help(ctx context.Context, h *helperCall) int {
 	c := a.cli()
 	args, err := h.arguments(c.Flags, named(c.Commands, "mount"))
 	if err != nil {
-		a.ui.fail(err, helperUsage)
+		a.ui.Fail(err, helperUsage)
 		return helperUsage
 	}
 	if h.fake {
@@ -157,7 +159,7 @@ func (h *helperCall) unknown(name string, flags []cli.Flag) error {
 	for _, f := range flags {
 		names = append(names, strings.ReplaceAll(f.Names()[0], "-", "_"))
 	}
-	if near := nearest(name, append(names, forMount...)); near != "" {
+	if near := ui.Nearest(name, append(names, forMount...)); near != "" {
 		return fmt.Errorf("no mount option %s; did you mean %s?", name, near)
 	}
 	return fmt.Errorf("no mount option %s; there are %s", name, strings.Join(names, ", "))

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
 const (
@@ -29,11 +32,11 @@ type mountLog struct {
 }
 
 // openMountLog opens the log in a state folder, or makes it.
-func openMountLog(state, about string, now func() time.Time) (*mountLog, error) {
-	if err := private(state); err != nil {
+func openMountLog(folder, about string, now func() time.Time) (*mountLog, error) {
+	if err := state.MakePrivate(folder); err != nil {
 		return nil, err
 	}
-	l := &mountLog{path: filepath.Join(state, mountLogFile), about: about, now: now}
+	l := &mountLog{path: filepath.Join(folder, mountLogFile), about: about, now: now}
 	var err error
 	if l.file, err = l.open(); err != nil {
 		return nil, err
@@ -52,7 +55,7 @@ func (l *mountLog) Write(message []byte) (int, error) {
 	if err := l.turn(); err != nil {
 		return 0, err
 	}
-	if _, err := fmt.Fprintf(l.file, "%s %s: %s", when(l.now()), quote(l.about), message); err != nil {
+	if _, err := fmt.Fprintf(l.file, "%s %s: %s", ui.When(l.now()), ui.Quote(l.about), message); err != nil {
 		return 0, err
 	}
 	return len(message), nil

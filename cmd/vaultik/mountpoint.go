@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
 )
 
@@ -26,16 +26,16 @@ func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
 				return "", err
 			}
 		}
-		return "", fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, shellQuote(dir))
+		return "", fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, ui.ShellQuote(dir))
 	case errors.Is(err, syscall.ENOTDIR):
 		return "", fmt.Errorf("mountpoint %q is not a folder", dir)
 	case errors.Is(err, fusefs.ErrMounted):
-		return "", fmt.Errorf("%w; unmount it first: fusermount3 -u %s", err, shellQuote(place))
+		return "", fmt.Errorf("%w; unmount it first: fusermount3 -u %s", err, ui.ShellQuote(place))
 	case errors.Is(err, fusefs.ErrDead):
-		a.ui.warn("%v; it is replaced", err)
+		a.ui.Warn("%v; it is replaced", err)
 		return place, nil
 	case errors.Is(err, fusefs.ErrHangs):
-		return "", fmt.Errorf("%w; remove it: fusermount3 -uz %s (as root: umount -fl %[2]s)", err, shellQuote(place))
+		return "", fmt.Errorf("%w; remove it: fusermount3 -uz %s (as root: umount -fl %[2]s)", err, ui.ShellQuote(place))
 	}
 	return place, err
 }
@@ -46,13 +46,13 @@ func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
 func (a *app) expected(c *cli.Context) *reading {
 	r := &reading{}
 	var err error
-	if r.where, err = a.folders(c.String("config")); err != nil {
+	if r.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return nil
 	}
-	r.conf, _ = readConfig(r.where.config)
+	r.conf, _ = readConfig(r.where.Config)
 	a.useStateDir(&r.where, r.conf)
 	if file := cmp.Or(c.String("identity"), a.env("VAULTIK_IDENTITY_FILE")); file != "" && file != "-" {
-		if text, err := readSmall(file, identityLimit); err == nil && isKit(text) {
+		if text, err := state.ReadFile(file, identityLimit); err == nil && isKit(text) {
 			kit, _ := parseKit(string(text))
 			r.id = &identity{kit: kit}
 		}
@@ -70,7 +70,7 @@ func checkEmpty(dir string) error {
 	}
 	defer f.Close()
 	if names, _ := f.Readdirnames(1); len(names) > 0 {
-		return fmt.Errorf("mountpoint %q is not empty: it holds %s, which the mount would hide; choose an empty folder, or add --nonempty", dir, quote(names[0]))
+		return fmt.Errorf("mountpoint %q is not empty: it holds %s, which the mount would hide; choose an empty folder, or add --nonempty", dir, ui.Quote(names[0]))
 	}
 	return nil
 }
@@ -82,7 +82,7 @@ func checkEmpty(dir string) error {
 // mounts out.
 func (r *reading) keepApart(dir string) error {
 	type place struct{ path, what string }
-	places := []place{{r.where.state, "the state folder"}, {r.where.cache, "the cache folder"}}
+	places := []place{{r.where.State, "the state folder"}, {r.where.Cache, "the cache folder"}}
 	if r.url.folder != "" {
 		places = append(places, place{r.url.folder, "the store"})
 	}
@@ -96,31 +96,12 @@ func (r *reading) keepApart(dir string) error {
 		}
 	}
 	for _, p := range places {
-		if inside(dir, p.path) {
+		if state.Inside(dir, p.path) {
 			return fmt.Errorf("mountpoint %q is inside %s, %q; choose a folder elsewhere", dir, p.what, p.path)
 		}
-		if inside(p.path, dir) {
+		if state.Inside(p.path, dir) {
 			return fmt.Errorf("%s, %q, is inside the mountpoint %q, which would hide it; choose a folder elsewhere", p.what, p.path, dir)
 		}
 	}
 	return nil
-}
-
-// inside reports whether path is folder or below it, wherever links lead.
-func inside(path, folder string) bool {
-	path, folder = real(path), real(folder)
-	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
-}
-
-// real follows the links in a path as far as it exists.
-func real(path string) string {
-	path = filepath.Clean(path)
-	resolved, err := filepath.EvalSymlinks(path)
-	if up := filepath.Dir(path); err != nil && up != path {
-		return filepath.Join(real(up), filepath.Base(path))
-	}
-	if err != nil {
-		return path
-	}
-	return resolved
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
 )
 
@@ -23,17 +24,17 @@ func (a *app) mounted(m *fusefs.Mount, what, snapshot, store string, log *mountL
 		Mountpoint string `json:"mountpoint"`
 		Log        string `json:"log,omitempty"`
 	}{Type: "mounted", Snapshot: snapshot, Store: store, Mountpoint: m.Dir()}
-	a.ui.say("%s is mounted on %s", what, quote(m.Dir()))
+	a.ui.Say("%s is mounted on %s", what, ui.Quote(m.Dir()))
 	switch {
 	case log != nil:
 		result.Log = log.path
-		a.ui.say("unmount: fusermount3 -u %s; what goes wrong is written to %s", shellQuote(m.Dir()), quote(log.path))
+		a.ui.Say("unmount: fusermount3 -u %s; what goes wrong is written to %s", ui.ShellQuote(m.Dir()), ui.Quote(log.path))
 	case a.env(readyVariable) != "":
-		a.ui.say("unmount: fusermount3 -u %s", shellQuote(m.Dir()))
+		a.ui.Say("unmount: fusermount3 -u %s", ui.ShellQuote(m.Dir()))
 	default:
-		a.ui.say("unmount with ctrl-C, or: fusermount3 -u %s", shellQuote(m.Dir()))
+		a.ui.Say("unmount with ctrl-C, or: fusermount3 -u %s", ui.ShellQuote(m.Dir()))
 	}
-	a.ui.result(result)
+	a.ui.Result(result)
 }
 
 // serve waits for the end of the mount, by whomever. Being told to stop while
@@ -51,7 +52,7 @@ func (a *app) serve(ctx context.Context, m *fusefs.Mount, terminal bool) error {
 		return err
 	case <-ctx.Done():
 	}
-	a.ui.endLine()
+	a.ui.EndLine()
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, looking.endings()...)
 	defer signal.Stop(again)
@@ -62,7 +63,7 @@ func (a *app) serve(ctx context.Context, m *fusefs.Mount, terminal bool) error {
 			return err
 		}
 		if !told {
-			a.ui.warn("%v; waiting for that to end, interrupt once more to give up", err)
+			a.ui.Warn("%v; waiting for that to end, interrupt once more to give up", err)
 			told = true
 		}
 		select {
@@ -102,7 +103,7 @@ func (a *app) lookAgainOnHangup(ctx context.Context, m *fusefs.Mount, terminal b
 			case <-h.signals:
 			}
 			if err := m.Refresh(ctx); err != nil && ctx.Err() == nil {
-				a.ui.warn("look for new snapshots: %v", err)
+				a.ui.Warn("look for new snapshots: %v", err)
 			}
 		}
 	})

@@ -13,6 +13,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -22,7 +24,7 @@ func (a *app) planInit(c *cli.Context) (*setup, error) {
 	if c.Args().Len() == 0 {
 		return nil, errors.New("no PATH given; name what to back up: vaultik init --store URL PATH…")
 	}
-	where, err := a.folders(c.String("config"))
+	where, err := state.FindAll(a.env, a.root, c.String("config"))
 	if err != nil {
 		return nil, err
 	}
@@ -95,9 +97,9 @@ func (s *setup) checkPaths(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	always := []string{real(s.where.state), real(s.where.cache)}
+	always := []string{state.Resolve(s.where.State), state.Resolve(s.where.Cache)}
 	if s.url.folder != "" {
-		always = append(always, real(s.url.folder))
+		always = append(always, state.Resolve(s.url.folder))
 	}
 	for _, path := range s.paths {
 		if why := leftOut(ctx, disk, always, path); why != "" {
@@ -123,7 +125,7 @@ func (s *setup) checkKit() error {
 	if info, err := os.Stat(s.kitFolder); err != nil || !info.IsDir() {
 		return fmt.Errorf("there is no folder %q for the recovery kit; make it, or mount its disk", s.kitFolder)
 	}
-	if s.url.folder != "" && inside(s.kitFolder, s.url.folder) {
+	if s.url.folder != "" && state.Inside(s.kitFolder, s.url.folder) {
 		return fmt.Errorf("the recovery kit must not lie in the store, %q, which it opens: whoever got hold of the store could read it all; give --kit FILE elsewhere", s.url.folder)
 	}
 	return nil
@@ -166,9 +168,9 @@ func writerName(host string) string {
 
 // refuseExisting stops before files that are there already are in the way.
 func (s *setup) refuseExisting() error {
-	if _, err := os.Lstat(s.where.config); err == nil {
+	if _, err := os.Lstat(s.where.Config); err == nil {
 		return fmt.Errorf("the config %q is there already: this machine is set up; edit it to add paths or sets, "+
-			"or move it away to start a new writer (--config names another file)", s.where.config)
+			"or move it away to start a new writer (--config names another file)", s.where.Config)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look for the config: %w", err)
 	}
@@ -197,7 +199,7 @@ func (s *setup) refuseSecondRoot(ctx context.Context) error {
 		return err
 	}
 	return fmt.Errorf("the store %s has writers already, %s, and with them a root key: for a further machine give --root and --recipient as their kit or config states them; "+
-		"for keys of its own, choose a store of its own, in another folder or prefix", s.url, quoteAll(names))
+		"for keys of its own, choose a store of its own, in another folder or prefix", s.url, ui.QuoteAll(names))
 }
 
 // probe tries what the store can do, and tells what it cannot.
@@ -207,7 +209,7 @@ func (s *setup) probe(ctx context.Context) error {
 		return fmt.Errorf("try the store: %w", err)
 	}
 	for _, w := range can.Warnings() {
-		s.app.ui.warn("%s", w)
+		s.app.ui.Warn("%s", w)
 	}
 	return nil
 }

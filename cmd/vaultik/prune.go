@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/prune"
 )
@@ -63,12 +64,12 @@ func (a *app) prune(c *cli.Context) (err error) {
 			return err // the others would fail as well
 		}
 		if err != nil {
-			a.ui.warn("%v", err)
+			a.ui.Warn("%v", err)
 			p.failed = append(p.failed, err)
 		}
 	}
 	if len(names) > 1 && p.total.Objects > 0 {
-		a.ui.say("%s %s in all", p.verb("freed", "would free"), size(p.total.Bytes))
+		a.ui.Say("%s %s in all", p.verb("freed", "would free"), ui.Size(p.total.Bytes))
 	}
 	return p.verdict(names)
 }
@@ -90,7 +91,7 @@ func (p *pruning) verdict(names []string) error {
 	p.tell(p.r, p.flaws)
 	p.r.wrong = append(p.r.wrong, p.failed...)
 	if len(p.stopped) > 0 {
-		return &exitError{13, fmt.Errorf("nothing of %s was deleted: as long as what the warnings name is not mended, nobody knows what its snapshots need", quoteAll(p.stopped))}
+		return &exitError{13, fmt.Errorf("nothing of %s was deleted: as long as what the warnings name is not mended, nobody knows what its snapshots need", ui.QuoteAll(p.stopped))}
 	}
 	return p.r.verdict()
 }
@@ -104,7 +105,7 @@ func (p *pruning) verb(done, planned string) string {
 
 // writer prunes one writer. What is wrong with it is no error.
 func (p *pruning) writer(ctx context.Context, name string) error {
-	p.ui.progress("", "%s: reading the manifests", name)
+	p.ui.Progress("", "%s: reading the manifests", name)
 	plan, err := prune.Look(ctx, prune.Options{
 		Store: p.store, Root: p.r.root,
 		Flaws: func(w *remote.WriterState) []error { return w.Flaws(p.r.seen, p.r.url.String(), p.now()) },
@@ -117,8 +118,8 @@ func (p *pruning) writer(ctx context.Context, name string) error {
 		if u := (*remote.Uncertified)(nil); !errors.As(plan.Stopped, &u) || u.Before != nil {
 			p.stopped = append(p.stopped, name)
 		}
-		p.ui.result(lineOfPlan(plan, prune.Freed{}, p.dry))
-		p.ui.say("%s: nothing is deleted, it cannot be trusted as it is", name)
+		p.ui.Result(lineOfPlan(plan, prune.Freed{}, p.dry))
+		p.ui.Say("%s: nothing is deleted, it cannot be trusted as it is", name)
 		return nil
 	}
 	freed := plan.Freed()
@@ -130,12 +131,12 @@ func (p *pruning) writer(ctx context.Context, name string) error {
 		freed, err = plan.Delete(ctx, p.store, p.watch(plan))
 	}
 	p.total = p.total.Plus(freed.Total())
-	p.ui.result(lineOfPlan(plan, freed, p.dry))
+	p.ui.Result(lineOfPlan(plan, freed, p.dry))
 	p.show(plan, freed)
 	if len(plan.Missing) > 0 {
 		missing := fmt.Errorf("writer %q: %s not there that its snapshots need, such as %s; \"vaultik audit\" says more, and the writer's next backup uploads again what it still has",
-			name, plural(plan.Lost, "object is", "objects are"), plan.Missing[0])
-		p.ui.warn("%v", missing)
+			name, ui.Plural(plan.Lost, "object is", "objects are"), plan.Missing[0])
+		p.ui.Warn("%v", missing)
 		p.r.wrong = append(p.r.wrong, missing)
 	}
 	return err
@@ -149,8 +150,8 @@ func (p *pruning) watch(plan *prune.Plan) func(prune.Object, error) {
 		case errors.Is(err, remote.ErrLocked):
 			return // counted
 		case err != nil:
-			if p.ui.verbose {
-				p.ui.warn("%v", err)
+			if p.ui.Verbose {
+				p.ui.Warn("%v", err)
 			}
 			return
 		}
@@ -158,23 +159,23 @@ func (p *pruning) watch(plan *prune.Plan) func(prune.Object, error) {
 		done = done.Plus(prune.Count{Objects: 1, Bytes: o.Bytes})
 		if now := p.now(); now.Sub(p.last) >= 200*time.Millisecond {
 			p.last = now
-			p.ui.progress("", "%s: deleted %s of %s objects, %s", plan.Writer, count(done.Objects), count(int64(len(plan.Garbage))), size(done.Bytes))
+			p.ui.Progress("", "%s: deleted %s of %s objects, %s", plan.Writer, ui.Count(done.Objects), ui.Count(int64(len(plan.Garbage))), ui.Size(done.Bytes))
 		}
 	}
 }
 
 // object tells of one, with --verbose.
 func (p *pruning) object(writer string, o prune.Object) {
-	if !p.ui.verbose {
+	if !p.ui.Verbose {
 		return
 	}
-	p.ui.result(struct {
+	p.ui.Result(struct {
 		Type  string      `json:"message_type"`
 		Kind  remote.Kind `json:"kind"`
 		Key   string      `json:"key"`
 		Bytes int64       `json:"bytes"`
 	}{p.verb("deleted", "garbage"), o.Kind, o.Key(writer), o.Bytes})
-	p.ui.say("%s %s (%s)", p.verb("deleted", "would delete"), o.Key(writer), size(o.Bytes))
+	p.ui.Say("%s %s (%s)", p.verb("deleted", "would delete"), o.Key(writer), ui.Size(o.Bytes))
 }
 
 // show says what became of a writer's objects.
@@ -188,24 +189,24 @@ func (p *pruning) show(plan *prune.Plan, freed prune.Freed) {
 		{freed.Lists, "blob list", "blob lists"}, {freed.Manifests, "manifest", "manifests"},
 	} {
 		if k.count.Objects > 0 {
-			kinds = append(kinds, plural(k.count.Objects, k.one, k.many))
+			kinds = append(kinds, ui.Plural(k.count.Objects, k.one, k.many))
 		}
 	}
 	if len(kinds) == 0 && freed.Locked.Objects > 0 {
-		p.ui.say("%s: nothing can be freed yet", plan.Writer)
+		p.ui.Say("%s: nothing can be freed yet", plan.Writer)
 	} else if len(kinds) == 0 {
-		p.ui.say("%s: nothing to free", plan.Writer)
+		p.ui.Say("%s: nothing to free", plan.Writer)
 	} else {
-		p.ui.say("%s: %s %s in %s", plan.Writer, p.verb("freed", "would free"), size(freed.Total().Bytes), strings.Join(kinds, ", "))
+		p.ui.Say("%s: %s %s in %s", plan.Writer, p.verb("freed", "would free"), ui.Size(freed.Total().Bytes), strings.Join(kinds, ", "))
 	}
 	if l := freed.Locked; l.Objects > 0 {
 		until := "the store does not say until when"
 		if end := freed.Last.Until; !end.IsZero() {
-			until = "the last until " + when(end)
+			until = "the last until " + ui.When(end)
 		}
-		p.ui.say("  stays: %s, %s, that the store has locked, %s; a later prune frees them", size(l.Bytes), plural(l.Objects, "object", "objects"), until)
+		p.ui.Say("  stays: %s, %s, that the store has locked, %s; a later prune frees them", ui.Size(l.Bytes), ui.Plural(l.Objects, "object", "objects"), until)
 	}
-	snapshots := plural(int64(plan.Snapshots), "snapshot", "snapshots")
+	snapshots := ui.Plural(int64(plan.Snapshots), "snapshot", "snapshots")
 	for _, s := range []struct {
 		count          prune.Count
 		one, many, why string
@@ -217,7 +218,7 @@ func (p *pruning) show(plan *prune.Plan, freed prune.Freed) {
 		{plan.Stays.Strays, "object", "objects", "that no vaultik put there"},
 	} {
 		if s.count.Objects > 0 {
-			p.ui.say("  stays: %s, %s, %s", size(s.count.Bytes), plural(s.count.Objects, s.one, s.many), s.why)
+			p.ui.Say("  stays: %s, %s, %s", ui.Size(s.count.Bytes), ui.Plural(s.count.Objects, s.one, s.many), s.why)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/retention"
 )
@@ -139,7 +140,7 @@ func (p *purge) ask(c *cli.Context, question string) (bool, error) {
 	}
 	ok, err := p.agreed(question)
 	if err == nil && !ok {
-		p.ui.say("nothing was forgotten")
+		p.ui.Say("nothing was forgotten")
 	}
 	return ok, err
 }
@@ -160,10 +161,10 @@ func (p *purge) plan(ctx context.Context, writers []string) error {
 	found := make(map[string][]string) // by name, the ids that it may mean
 	ruled := false                     // there is a rule for some set
 	for _, writer := range writers {
-		p.ui.progress("", "reading the manifests of %s", quote(writer))
+		p.ui.Progress("", "reading the manifests of %s", ui.Quote(writer))
 		state, err := p.read(ctx, writer)
 		if err != nil && len(writers) > 1 && ctx.Err() == nil && !errors.Is(err, remote.ErrNoStore) {
-			p.ui.warn("%v; nothing of it is forgotten", err)
+			p.ui.Warn("%v; nothing of it is forgotten", err)
 			p.code = worse(p.code, exitCode(err))
 			continue
 		}
@@ -201,7 +202,7 @@ func (p *purge) plan(ctx context.Context, writers []string) error {
 	case len(p.names) > 0:
 		return p.checkNamed(found)
 	case p.set != "" && !sets[p.set]:
-		return fmt.Errorf("there is no snapshot of a set %q; there are some of %s", p.set, quoteAll(slices.Sorted(maps.Keys(sets))))
+		return fmt.Errorf("there is no snapshot of a set %q; there are some of %s", p.set, ui.QuoteAll(slices.Sorted(maps.Keys(sets))))
 	case !ruled:
 		return fmt.Errorf("%w: give --keep-daily 7, --older-than 90d or the like, or write a [retention] into the config; nothing was forgotten", retention.ErrEmpty)
 	}
@@ -220,7 +221,7 @@ func (p *purge) read(ctx context.Context, writer string) (*remote.WriterState, e
 	if state.StoppedBy(flaws) == nil {
 		return state, nil
 	}
-	p.ui.warn("writer %q: nothing of it is forgotten while that is so", writer)
+	p.ui.Warn("writer %q: nothing of it is forgotten while that is so", writer)
 	p.code = worse(p.code, exitCode(remote.ErrNotTrusted))
 	return nil, nil
 }
@@ -250,13 +251,13 @@ func (p *purge) ruled(plan *writerPlan, chain []retention.Snapshot) (some bool, 
 			continue
 		}
 		if policy.Empty() {
-			p.ui.note("writer %q: there is no rule for set %q, so all of it stays", plan.writer, set)
+			p.ui.Note("writer %q: there is no rule for set %q, so all of it stays", plan.writer, set)
 			continue
 		}
 		some = true
 		verdicts, err := policy.Apply(chain, set, p.now())
 		if e := (*retention.TimesError)(nil); errors.As(err, &e) {
-			p.ui.warn("writer %q: %v", plan.writer, e)
+			p.ui.Warn("writer %q: %v", plan.writer, e)
 			p.code = worse(p.code, 1)
 		} else if err != nil {
 			return some, err
@@ -313,8 +314,8 @@ func (p *purge) carryOut(ctx context.Context) error {
 				if errs[i] != nil {
 					return nil
 				}
-				p.ui.progress("", "%s forgotten", plural(done.Add(1), "snapshot", "snapshots"))
-				p.ui.result(struct {
+				p.ui.Progress("", "%s forgotten", ui.Plural(done.Add(1), "snapshot", "snapshots"))
+				p.ui.Result(struct {
 					Type     string     `json:"message_type"`
 					Snapshot string     `json:"snapshot"`
 					Writer   string     `json:"writer"`
@@ -324,17 +325,17 @@ func (p *purge) carryOut(ctx context.Context) error {
 			})
 		}
 		if err := g.Wait(); err != nil {
-			p.ui.done()
-			p.ui.note("%s forgotten; the same command goes on from there", plural(done.Load(), "snapshot was", "snapshots were"))
+			p.ui.Done()
+			p.ui.Note("%s forgotten; the same command goes on from there", ui.Plural(done.Load(), "snapshot was", "snapshots were"))
 			return err
 		}
 		failed = append(failed, slices.DeleteFunc(errs, func(err error) bool { return err == nil })...)
 	}
-	p.ui.done()
+	p.ui.Done()
 	for _, err := range failed[:max(0, len(failed)-1)] {
-		p.ui.warn("%v", err)
+		p.ui.Warn("%v", err)
 	}
-	p.ui.say("%s forgotten; \"vaultik prune\" frees what only they needed", plural(done.Load(), "snapshot", "snapshots"))
+	p.ui.Say("%s forgotten; \"vaultik prune\" frees what only they needed", ui.Plural(done.Load(), "snapshot", "snapshots"))
 	if n := len(failed); n > 0 {
 		return failed[n-1]
 	}

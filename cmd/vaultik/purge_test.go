@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
 )
@@ -28,7 +29,7 @@ func claim(ts *testscript.TestScript, neg bool, args []string) {
 	writer := conf.Writer.string
 	store, err := dir.Open(conf.Store.folder)
 	ts.Check(err)
-	text, err := os.ReadFile(filepath.Join(ts.Getenv("VAULTIK_STATE_DIR"), writer, signingKeyFile))
+	text, err := os.ReadFile(filepath.Join(ts.Getenv("VAULTIK_STATE_DIR"), writer, state.SigningKeyFile))
 	ts.Check(err)
 	key, err := remote.ParseSigningKey(string(text))
 	ts.Check(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -24,7 +25,7 @@ type purgeKey struct {
 // kitAlone reads a kit for its root key and its store. It may hold no age
 // identity.
 func kitAlone(path string) (*identity, error) {
-	text, err := readSmall(path, identityLimit)
+	text, err := state.ReadFile(path, identityLimit)
 	if err != nil {
 		return nil, fmt.Errorf("read the recovery kit: %w", err)
 	}
@@ -40,7 +41,7 @@ func kitAlone(path string) (*identity, error) {
 func (p *purge) chooseKey(c *cli.Context) error {
 	switch path := c.String("key"); {
 	case path != "":
-		text, err := readSmall(path, 4096)
+		text, err := state.ReadFile(path, 4096)
 		if err != nil {
 			return fmt.Errorf("--key: %w", err)
 		}
@@ -60,8 +61,8 @@ func (p *purge) chooseKey(c *cli.Context) error {
 	case p.writer != "" && p.writer != p.r.own:
 		return fmt.Errorf("this machine is writer %q and cannot sign for %q; add --key FILE with a maintainer's secret key, or --kit KIT", p.r.own, p.writer)
 	default:
-		path := filepath.Join(p.r.where.state, p.r.own, signingKeyFile)
-		text, err := readSmall(path, 4096)
+		path := filepath.Join(p.r.where.State, p.r.own, state.SigningKeyFile)
+		text, err := state.ReadFile(path, 4096)
 		if err != nil && p.dry {
 			return nil // it is another user's, perhaps
 		}
@@ -90,13 +91,13 @@ func (p *purge) mayForget() error {
 		case err == nil:
 			all = append(all, plan)
 		case p.dry && (p.key.own || p.writer != "" || len(p.names) > 0):
-			p.ui.warn("this would fail: %v", err)
+			p.ui.Warn("this would fail: %v", err)
 			p.code = worse(p.code, exitCode(err))
 			all = append(all, plan)
 		case p.key.own || p.writer != "" || len(p.names) > 0:
 			return err
 		default:
-			p.ui.warn("writer %q is left out: %v", plan.writer, err)
+			p.ui.Warn("writer %q is left out: %v", plan.writer, err)
 			p.code = worse(p.code, exitCode(remote.ErrNotTrusted))
 		}
 	}
@@ -145,7 +146,7 @@ func (p *purge) certified(ctx context.Context, writer string, signers remote.Sig
 		if err := p.r.store.Put(ctx, remote.SignatureKey(key), certificate); err != nil && !errors.Is(err, remote.ErrExists) {
 			return signers, fmt.Errorf("certify the root key as a maintainer of writer %q: %w", writer, err)
 		}
-		p.ui.note("the root key is now a maintainer of writer %q, as its signer %d", writer, n)
+		p.ui.Note("the root key is now a maintainer of writer %q, as its signer %d", writer, n)
 		return remote.LoadSigners(ctx, p.r.store, p.r.root, writer)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -35,18 +36,18 @@ func (p *purge) closeGap(c *cli.Context, writers []string, runs string) error {
 		return err
 	}
 	if len(writers) != 1 {
-		return fmt.Errorf("--missing is about one writer; add --writer NAME, one of %s", quoteAll(writers))
+		return fmt.Errorf("--missing is about one writer; add --writer NAME, one of %s", ui.QuoteAll(writers))
 	}
 	state, err := remote.ReadChain(c.Context, p.r.store, p.r.root, writers[0])
 	if err != nil {
 		return fmt.Errorf("writer %q: %w", writers[0], err)
 	}
-	p.ui.done()
+	p.ui.Done()
 	for _, err := range state.Flaws(p.r.seen, p.r.url.String(), p.now()) {
 		if !errors.As(err, new(*remote.Problem)) && errors.Is(err, remote.ErrNotTrusted) {
 			return err // the store shows something else than it did before
 		}
-		p.ui.warn("%v", err)
+		p.ui.Warn("%v", err)
 	}
 	stones, err := state.Lost(from, to, p.now())
 	if err != nil {
@@ -57,20 +58,20 @@ func (p *purge) closeGap(c *cli.Context, writers []string, runs string) error {
 		if t.Manifest == remote.LostHash(t.Writer, t.Seq) {
 			how = "nobody knows its hash any more"
 		}
-		p.ui.print("run %d of %s: no manifest, no tombstone; %s", uint64(t.Seq), t.Writer, how)
+		p.ui.Print("run %d of %s: no manifest, no tombstone; %s", uint64(t.Seq), t.Writer, how)
 	}
 	if len(stones) == 0 {
-		p.ui.say("nothing is missing there: all of these runs were forgotten")
+		p.ui.Say("nothing is missing there: all of these runs were forgotten")
 		return nil
 	}
 	if p.dry {
-		p.ui.say("%s would be declared lost", plural(int64(len(stones)), "snapshot", "snapshots"))
+		p.ui.Say("%s would be declared lost", ui.Plural(int64(len(stones)), "snapshot", "snapshots"))
 		return nil
 	}
 	if err := p.mayBury(state.Signers, stones); err != nil {
 		return err
 	}
-	question := fmt.Sprintf("declare %s lost for good? (a copy of the store may have them)", plural(int64(len(stones)), "snapshot", "snapshots"))
+	question := fmt.Sprintf("declare %s lost for good? (a copy of the store may have them)", ui.Plural(int64(len(stones)), "snapshot", "snapshots"))
 	if ok, err := p.ask(c, question); err != nil || !ok {
 		return err
 	}
@@ -82,12 +83,12 @@ func (p *purge) closeGap(c *cli.Context, writers []string, runs string) error {
 		return err
 	}
 	for _, t := range stones {
-		p.ui.result(struct {
+		p.ui.Result(struct {
 			Type   string     `json:"message_type"`
 			Writer string     `json:"writer"`
 			Seq    remote.Seq `json:"seq"`
 		}{"lost", t.Writer, t.Seq})
 	}
-	p.ui.say("%s declared lost; what else is wrong with writer %s, \"vaultik store info\" says", plural(int64(len(stones)), "snapshot", "snapshots"), state.Writer)
+	p.ui.Say("%s declared lost; what else is wrong with writer %s, \"vaultik store info\" says", ui.Plural(int64(len(stones)), "snapshot", "snapshots"), state.Writer)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/retention"
 )
@@ -12,7 +13,7 @@ import (
 // show prints the plan: all of it in a dry run, else what goes. It returns how
 // many snapshots that are.
 func (p *purge) show() (goes int) {
-	p.ui.done()
+	p.ui.Done()
 	var rows [][]string
 	kept := 0
 	for _, plan := range p.plans {
@@ -25,16 +26,16 @@ func (p *purge) show() (goes int) {
 				goes++
 			}
 			why := reasons(v)
-			p.ui.result(verdictLine{"verdict", v.ID, plan.writer, v.Set, v.Seq, finished(v), v.Tags, word, v.Reasons, why})
-			if p.dry || p.ui.verbose || !v.Keep && !p.ui.quiet {
-				rows = append(rows, []string{v.ID, v.Set, when(v.Finished), word, why})
+			p.ui.Result(verdictLine{"verdict", v.ID, plan.writer, v.Set, v.Seq, finished(v), v.Tags, word, v.Reasons, why})
+			if p.dry || p.ui.Verbose || !v.Keep && !p.ui.Quiet {
+				rows = append(rows, []string{v.ID, v.Set, ui.When(v.Finished), word, why})
 			}
 		}
 	}
 	if len(rows) > 0 {
-		p.ui.table([]string{"SNAPSHOT", "SET", "FINISHED", "WHAT", "WHY"}, rows)
+		p.ui.Table([]string{"SNAPSHOT", "SET", "FINISHED", "WHAT", "WHY"}, rows)
 	}
-	p.ui.result(struct {
+	p.ui.Result(struct {
 		Type   string `json:"message_type"`
 		Keep   int    `json:"keep"`
 		Forget int    `json:"forget"`
@@ -42,15 +43,15 @@ func (p *purge) show() (goes int) {
 	}{"plan", kept, goes, p.dry})
 	rest := ""
 	if len(p.names) == 0 { // of the others nothing was asked
-		rest = ", " + plural(int64(kept), "stays", "stay")
+		rest = ", " + ui.Plural(int64(kept), "stays", "stay")
 	}
 	switch {
 	case goes == 0:
-		p.ui.say("nothing to forget; %s", plural(int64(kept), "snapshot stays", "snapshots stay"))
+		p.ui.Say("nothing to forget; %s", ui.Plural(int64(kept), "snapshot stays", "snapshots stay"))
 	case p.dry:
-		p.ui.say("%s would be forgotten%s", p.amount(goes), rest)
+		p.ui.Say("%s would be forgotten%s", p.amount(goes), rest)
 	default:
-		p.ui.say("%s to forget%s", p.amount(goes), rest)
+		p.ui.Say("%s to forget%s", p.amount(goes), rest)
 	}
 	return goes
 }
@@ -63,7 +64,7 @@ func (p *purge) amount(goes int) string {
 			writers++
 		}
 	}
-	text := plural(int64(goes), "snapshot", "snapshots")
+	text := ui.Plural(int64(goes), "snapshot", "snapshots")
 	if writers > 1 {
 		text += fmt.Sprintf(" of %d writers", writers)
 	}

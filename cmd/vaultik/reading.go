@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -17,7 +18,7 @@ import (
 // config they need nothing else; without one, --store and --root or the
 // recovery kit make up for it.
 type reading struct {
-	where folders
+	where state.Folders
 	conf  *config // nil: this machine has none
 	url   storeURL
 	store openedStore
@@ -44,11 +45,11 @@ func readingFlags(more ...cli.Flag) []cli.Flag {
 // asked for, but a kit that was given tells store and root key.
 func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	r := &reading{}
-	if r.where, err = a.findFolders(c.String("config")); err != nil {
+	if r.where, err = state.Find(a.env, a.root, c.String("config")); err != nil {
 		return nil, err
 	}
-	if r.where.config != "" {
-		r.conf, err = readConfig(r.where.config)
+	if r.where.Config != "" {
+		r.conf, err = readConfig(r.where.Config)
 	}
 	if errors.Is(err, errNoConfig) {
 		if named := c.String("config"); named != "" {
@@ -94,22 +95,10 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if r.past {
 		return r, nil // an older state is no rollback, and nothing to remember
 	}
-	if r.seen, err = openSeen(r.where.state); err != nil {
-		a.ui.warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
+	if r.seen, err = state.OpenSeen(r.where.State); err != nil {
+		a.ui.Warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
 	}
 	return r, nil
-}
-
-// openSeen opens the freshness memory; nil if there is no place for it.
-func openSeen(state string) (*remote.Seen, error) {
-	if err := private(state); err != nil {
-		return nil, err
-	}
-	seen, err := remote.OpenSeen(filepath.Join(state, seenFile))
-	if err != nil {
-		return nil, err
-	}
-	return seen, nil
 }
 
 func (r *reading) Close() error {
@@ -122,9 +111,9 @@ func (r *reading) Close() error {
 
 // useStateDir lets the config's state_dir count where the environment is
 // silent.
-func (a *app) useStateDir(where *folders, c *config) {
+func (a *app) useStateDir(where *state.Folders, c *config) {
 	if c != nil && c.StateDir.string != "" && a.env("VAULTIK_STATE_DIR") == "" {
-		where.state = c.StateDir.string
+		where.State = c.StateDir.string
 	}
 }
 
@@ -201,11 +190,11 @@ func (a *app) catalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
 
 // newCatalog makes a catalogue that has not looked yet.
 func (r *reading) newCatalog(seen *remote.Seen) (*fs.Catalog, error) {
-	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.cache, Seen: seen}
+	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.Cache, Seen: seen}
 	if r.id != nil {
 		o.Identities = r.id.keys
 	}
-	if err := private(r.where.cache); err != nil {
+	if err := state.MakePrivate(r.where.Cache); err != nil {
 		return nil, fmt.Errorf("make the cache folder: %w", err)
 	}
 	return fs.NewCatalog(o)
@@ -232,7 +221,7 @@ func pick(names []string, only string) ([]string, error) {
 			return []string{n}, nil
 		}
 	}
-	return nil, fmt.Errorf("the store has no writer %q; it has %s", only, quoteAll(names))
+	return nil, fmt.Errorf("the store has no writer %q; it has %s", only, ui.QuoteAll(names))
 }
 
 // noWriter: a store that somebody set up has a writer.
@@ -261,14 +250,14 @@ func (r *reading) noneCertified(flaws []error, writers []string) error {
 		return errors.Join(flaws...)
 	}
 	return fmt.Errorf("%w: nothing in %q is certified by root key %s; is this the kit or the root key of this store? (its writers: %s)",
-		remote.ErrNotTrusted, r.url.String(), r.root, quoteAll(writers))
+		remote.ErrNotTrusted, r.url.String(), r.root, ui.QuoteAll(writers))
 }
 
 // tell warns of what is wrong with a store, and keeps for verdict what is more
 // than a machine that was not certified yet.
 func (a *app) tell(r *reading, flaws []error) {
 	for _, err := range flaws {
-		a.ui.warn("%v", err)
+		a.ui.Warn("%v", err)
 		if u := (*remote.Uncertified)(nil); !errors.As(err, &u) || u.Before != nil {
 			r.wrong = append(r.wrong, err)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/renew"
 )
@@ -100,7 +101,7 @@ func (a *app) renewWriters(c *cli.Context, r *reading, lock remote.Lock, names [
 		if len(state.Signers.Certificates) == 0 {
 			continue // nobody knows what it needs
 		}
-		o.Progress = func(looked int64) { a.ui.progress("", "%s: %s object versions looked at", name, count(looked)) }
+		o.Progress = func(looked int64) { a.ui.Progress("", "%s: %s object versions looked at", name, ui.Count(looked)) }
 		report, err := renew.Run(c.Context, o, state)
 		if err != nil && len(names) > 1 && c.Context.Err() == nil && !errors.Is(err, remote.ErrNoStore) && !errors.Is(err, remote.ErrNoLock) {
 			flaws = append(flaws, fmt.Errorf("renew the locks of writer %q, which may be repeated: %w", name, err))
@@ -111,21 +112,21 @@ func (a *app) renewWriters(c *cli.Context, r *reading, lock remote.Lock, names [
 		}
 		if report.Missing > 0 {
 			flaws = append(flaws, fmt.Errorf("writer %q: %w: %s objects that snapshots need are not there, or not in their size; \"vaultik audit\" says which",
-				name, remote.ErrMissing, count(report.Missing)))
+				name, remote.ErrMissing, ui.Count(report.Missing)))
 		}
 		flaws = append(flaws, report.Flaws...)
-		a.ui.result(lineOfRenewal(report, o.DryRun))
+		a.ui.Result(lineOfRenewal(report, o.DryRun))
 		until := "-"
 		if !report.Soonest.IsZero() {
-			until = when(report.Soonest)
+			until = ui.When(report.Soonest)
 		}
-		rows = append(rows, []string{name, count(report.Needed), size(report.Bytes), count(report.Renewed), until})
+		rows = append(rows, []string{name, ui.Count(report.Needed), ui.Size(report.Bytes), ui.Count(report.Renewed), until})
 	}
 	renewed := "<RENEWED"
 	if o.DryRun {
 		renewed = "<TO RENEW"
 	}
-	a.ui.table([]string{"WRITER", "<NEEDED", "<SIZE", renewed, "ALL LOCKED UNTIL"}, rows)
+	a.ui.Table([]string{"WRITER", "<NEEDED", "<SIZE", renewed, "ALL LOCKED UNTIL"}, rows)
 	if err := r.noneCertified(flaws, names); err != nil {
 		return err
 	}

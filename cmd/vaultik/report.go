@@ -7,13 +7,14 @@ import (
 	"unicode/utf8"
 
 	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // summary says what a run did.
 func (a *app) summary(r *backup.Result) {
 	took := r.Finished.Sub(r.Started)
-	a.ui.result(struct {
+	a.ui.Result(struct {
 		Type      string      `json:"message_type"`
 		Snapshot  string      `json:"snapshot"`
 		Set       string      `json:"set"`
@@ -41,41 +42,33 @@ func (a *app) summary(r *backup.Result) {
 		"summary", r.Snapshot, r.Set, r.Seq, r.Manifest, r.Entries, r.Changed, r.Removed, r.Bytes, r.Read, r.NewBytes, r.Stored, r.Metadata,
 		r.Blobs, r.Forgotten, r.Retired, r.Moved, r.Former, r.Missed, !r.Incomplete(), r.Started.UTC().Format(time.RFC3339), r.Finished.UTC().Format(time.RFC3339), took.Seconds(),
 	})
-	a.ui.say("set %s: %s, %s; %s new or changed, %s gone", r.Set,
-		plural(r.Entries, "entry", "entries"), size(r.Bytes), count(r.Changed), count(r.Removed))
-	a.ui.say("read %s, %s of it new; stored %s in %s, and %s of metadata, in %s",
-		size(r.Read), size(r.NewBytes), size(r.Stored), plural(int64(r.Blobs), "blob", "blobs"), size(r.Metadata), duration(took))
+	a.ui.Say("set %s: %s, %s; %s new or changed, %s gone", r.Set,
+		ui.Plural(r.Entries, "entry", "entries"), ui.Size(r.Bytes), ui.Count(r.Changed), ui.Count(r.Removed))
+	a.ui.Say("read %s, %s of it new; stored %s in %s, and %s of metadata, in %s",
+		ui.Size(r.Read), ui.Size(r.NewBytes), ui.Size(r.Stored), ui.Plural(int64(r.Blobs), "blob", "blobs"), ui.Size(r.Metadata), ui.Duration(took))
 	for _, set := range r.Closed {
-		a.ui.say("set %s is closed: all of its snapshots were purged", set)
+		a.ui.Say("set %s is closed: all of its snapshots were purged", set)
 	}
 	if r.Retired > 0 {
-		a.ui.say("retired %s of %s, mostly unused", plural(int64(r.Retired), "blob", "blobs"), size(r.RetiredBytes))
+		a.ui.Say("retired %s of %s, mostly unused", ui.Plural(int64(r.Retired), "blob", "blobs"), ui.Size(r.RetiredBytes))
 	}
 	if r.Moved > 0 {
-		a.ui.say("moved %s of what was stored to new blobs", size(r.Moved))
+		a.ui.Say("moved %s of what was stored to new blobs", ui.Size(r.Moved))
 	}
 	if r.Former > 0 {
-		a.ui.note("%s of what this snapshot needs can be read by the former recipients only; the next runs upload it anew, as reseal_per_run says", size(r.Former))
+		a.ui.Note("%s of what this snapshot needs can be read by the former recipients only; the next runs upload it anew, as reseal_per_run says", ui.Size(r.Former))
 	}
 	if r.Missed > 0 {
-		a.ui.say("snapshot %s saved, but %s could not be read", r.Snapshot, plural(r.Missed, "source", "sources"))
+		a.ui.Say("snapshot %s saved, but %s could not be read", r.Snapshot, ui.Plural(r.Missed, "source", "sources"))
 		return
 	}
-	a.ui.say("snapshot %s saved", r.Snapshot)
-}
-
-// duration is a time span as people say it, with as many digits as they read.
-func duration(d time.Duration) string {
-	if d < time.Minute {
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
+	a.ui.Say("snapshot %s saved", r.Snapshot)
 }
 
 // watcher passes on the news of a run: problems at once, progress five times
 // a second on a terminal, once a second as JSON.
 type watcher struct {
-	ui  *ui
+	ui  *ui.Printer
 	set string
 	now func() time.Time
 
@@ -90,7 +83,7 @@ func (w *watcher) report(e backup.Event) {
 		return
 	}
 	every := 200 * time.Millisecond
-	if w.ui.json {
+	if w.ui.JSON {
 		every = time.Second
 	}
 	p := e.Progress
@@ -108,8 +101,8 @@ func (w *watcher) report(e backup.Event) {
 	if !due {
 		return
 	}
-	if w.ui.json && !w.ui.quiet {
-		w.ui.result(struct {
+	if w.ui.JSON && !w.ui.Quiet {
+		w.ui.Result(struct {
 			Type    string `json:"message_type"`
 			Set     string `json:"set"`
 			Files   int64  `json:"files"`
@@ -120,20 +113,20 @@ func (w *watcher) report(e backup.Event) {
 		}{"status", w.set, p.Seen, p.Changed, p.Read, p.NewBytes, p.Stored})
 		return
 	}
-	w.ui.progress(p.Path, "%s: %s entries, %s changed, read %s, stored %s",
-		w.set, count(p.Seen), count(p.Changed), size(p.Read), size(p.Stored))
+	w.ui.Progress(p.Path, "%s: %s entries, %s changed, read %s, stored %s",
+		w.set, ui.Count(p.Seen), ui.Count(p.Changed), ui.Size(p.Read), ui.Size(p.Stored))
 }
 
 // problem tells one: what is missing always, the rest unless --quiet, and
 // files that went away with --verbose only.
 func (w *watcher) problem(p backup.Problem) {
 	missing := p.Kind == backup.Unreadable || p.Kind == backup.Lost
-	if w.ui.json {
+	if w.ui.JSON {
 		var raw []byte
 		if !utf8.ValidString(p.Path) {
 			raw = []byte(p.Path)
 		}
-		w.ui.result(struct {
+		w.ui.Result(struct {
 			Type    string             `json:"message_type"`
 			Set     string             `json:"set"`
 			Kind    backup.ProblemKind `json:"kind"`
@@ -145,11 +138,11 @@ func (w *watcher) problem(p backup.Problem) {
 	}
 	text := p.Err.Error()
 	if p.Path != "" {
-		text = fmt.Sprintf("%s: %s: %v", p.Kind, quote(p.Path), p.Err)
+		text = fmt.Sprintf("%s: %s: %v", p.Kind, ui.Quote(p.Path), p.Err)
 	}
 	if missing {
-		w.ui.warn("%s", text)
-	} else if p.Kind != backup.Vanished || w.ui.verbose { // temporary files come and go all the time
-		w.ui.note("%s", text)
+		w.ui.Warn("%s", text)
+	} else if p.Kind != backup.Vanished || w.ui.Verbose { // temporary files come and go all the time
+		w.ui.Note("%s", text)
 	}
 }

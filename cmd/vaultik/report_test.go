@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
 // A path is any bytes: where they are not UTF-8, a program gets them all.
 func TestAProblemInJSONNamesThePathInFull(t *testing.T) {
 	var out bytes.Buffer
-	w := &watcher{ui: &ui{stdout: &out, json: true}, set: "home", now: time.Now}
+	w := &watcher{ui: &ui.Printer{Out: &out, JSON: true}, set: "home", now: time.Now}
 	for path, want := range map[string]string{
 		"/home/ann/\xff": `"path":"/home/ann/\ufffd","path_raw":"L2hvbWUvYW5uL/8=","message":"no"}`,
 		"/home/ann/ö":    `"path":"/home/ann/ö","message":"no"}`,
@@ -31,7 +32,7 @@ func TestAProblemInJSONNamesThePathInFull(t *testing.T) {
 func TestProgressKeepsThePath(t *testing.T) {
 	var err bytes.Buffer
 	now := time.Unix(1_800_000_000, 0)
-	w := &watcher{ui: &ui{stderr: &err, terminal: true}, set: "home", now: func() time.Time { now = now.Add(time.Second); return now }}
+	w := &watcher{ui: &ui.Printer{Err: &err, Terminal: true}, set: "home", now: func() time.Time { now = now.Add(time.Second); return now }}
 	w.report(backup.Event{Progress: backup.Progress{Seen: 1, Path: "/home/ann/disk.img"}})
 	err.Reset()
 	w.report(backup.Event{Progress: backup.Progress{Seen: 1, Read: 1 << 20}})

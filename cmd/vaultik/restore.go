@@ -12,6 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/restore"
 )
 
@@ -79,12 +81,12 @@ func (a *app) restore(c *cli.Context) (err error) {
 	if err := r.id.check(s); err != nil {
 		return err
 	}
-	a.ui.progress("", "loading the metadata of %s", s.ID)
+	a.ui.Progress("", "loading the metadata of %s", s.ID)
 	if o.Tree, err = catalog.OpenSnapshot(c.Context, s); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Tree.Close()) }()
-	o.Keep, o.Temp = r.ownFolders(), r.where.cache
+	o.Keep, o.Temp = r.ownFolders(), r.where.Cache
 	if r.conf != nil && s.Writer == r.own {
 		// A snapshot does not tell this one.
 		if set, ok := r.conf.Sets[name{s.Set}]; ok {
@@ -99,10 +101,10 @@ func (a *app) restore(c *cli.Context) (err error) {
 		// to look at.
 		defer debug.SetGCPercent(debug.SetGCPercent(50))
 	}
-	watch := &restoreWatcher{ui: a.ui, now: a.now, began: a.now(), list: a.ui.verbose}
+	watch := &restoreWatcher{ui: a.ui, now: a.now, began: a.now(), list: a.ui.Verbose}
 	o.Report = watch.report
 	result, err := restore.Run(c.Context, o)
-	a.ui.done()
+	a.ui.Done()
 	if err != nil {
 		return a.restoreFailed(result, err)
 	}
@@ -117,9 +119,9 @@ func (a *app) restore(c *cli.Context) (err error) {
 func (a *app) restoreFailed(result *restore.Result, err error) error {
 	switch {
 	case errors.Is(err, restore.ErrBusy):
-		return fmt.Errorf("%w: %w", errLocked, err)
+		return fmt.Errorf("%w: %w", state.ErrLocked, err)
 	case result != nil && result.Done != (restore.Counts{}):
-		a.ui.note("what was restored is complete and stays; the same command goes on from there")
+		a.ui.Note("what was restored is complete and stays; the same command goes on from there")
 	}
 	return err
 }
@@ -137,7 +139,7 @@ func (r *reading) pastCache() error {
 
 // ownFolders are what no restore may delete.
 func (r *reading) ownFolders() []string {
-	own := []string{r.where.state, r.where.cache}
+	own := []string{r.where.State, r.where.Cache}
 	if r.url.folder != "" {
 		own = append(own, r.url.folder)
 	}
@@ -147,7 +149,7 @@ func (r *reading) ownFolders() []string {
 // keepOut refuses to restore into what vaultik itself needs.
 func (r *reading) keepOut(dir string) error {
 	for i, own := range r.ownFolders() {
-		if own != "" && inside(dir, own) {
+		if own != "" && state.Inside(dir, own) {
 			return fmt.Errorf("%q is inside %s, %q; restore into a folder elsewhere", dir, []string{"the state folder", "the cache folder", "the store"}[i], own)
 		}
 	}
@@ -156,24 +158,24 @@ func (r *reading) keepOut(dir string) error {
 
 // confirmDeletion asks before anything is deleted.
 func (a *app) confirmDeletion(_ context.Context, d restore.Deletion) (bool, error) {
-	if a.ui.json || a.ui.quiet {
-		return false, fmt.Errorf("%s would be deleted; add --yes to agree, or --dry-run to see which", plural(d.Entries, "entry", "entries"))
+	if a.ui.JSON || a.ui.Quiet {
+		return false, fmt.Errorf("%s would be deleted; add --yes to agree, or --dry-run to see which", ui.Plural(d.Entries, "entry", "entries"))
 	}
 	for _, p := range d.Paths {
-		a.ui.print("not in the snapshot: %s", quote(p))
+		a.ui.Print("not in the snapshot: %s", ui.Quote(p))
 	}
 	if more := d.Entries - int64(len(d.Paths)); more > 0 {
-		a.ui.print("and %s more", count(more))
+		a.ui.Print("and %s more", ui.Count(more))
 	}
-	return a.agreed(fmt.Sprintf("delete %s, %s?", plural(d.Entries, "entry", "entries"), size(d.Bytes)))
+	return a.agreed(fmt.Sprintf("delete %s, %s?", ui.Plural(d.Entries, "entry", "entries"), ui.Size(d.Bytes)))
 }
 
 // agreed asks somebody, and takes no answer for no consent.
 func (a *app) agreed(question string) (bool, error) {
-	if a.ui.json || a.ui.quiet {
+	if a.ui.JSON || a.ui.Quiet {
 		return false, errors.New("nobody can be asked; add --yes to agree, or --dry-run to see what would be done")
 	}
-	a.ui.ask("%s [y/N] ", question)
+	a.ui.Ask("%s [y/N] ", question)
 	line, err := bufio.NewReader(a.stdin).ReadString('\n')
 	switch answer := strings.ToLower(strings.TrimSpace(line)); {
 	case answer == "y" || answer == "yes":

@@ -1,18 +1,18 @@
 package main
 
 import (
-	"fmt"
 	"sync"
 	"time"
 	"unicode/utf8"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/restore"
 )
 
 // restoreWatcher passes on the news of a restore: problems at once, progress
 // five times a second on a terminal, once a second as JSON.
 type restoreWatcher struct {
-	ui    *ui
+	ui    *ui.Printer
 	now   func() time.Time
 	began time.Time
 	list  bool // every path that would be made or replaced
@@ -35,9 +35,9 @@ func (w *restoreWatcher) report(e restore.Event) {
 }
 
 func (w *restoreWatcher) problem(p *restore.Problem) {
-	if w.ui.json {
+	if w.ui.JSON {
 		text, raw := pathOf(p.Path)
-		w.ui.result(struct {
+		w.ui.Result(struct {
 			Type    string              `json:"message_type"`
 			Kind    restore.ProblemKind `json:"kind"`
 			Path    string              `json:"path"`               // bytes that are not UTF-8 are replaced
@@ -46,7 +46,7 @@ func (w *restoreWatcher) problem(p *restore.Problem) {
 		}{"problem", p.Kind, text, raw, p.Err.Error()})
 		return
 	}
-	w.ui.warn("%s: %v", quote(p.Path), p.Err)
+	w.ui.Warn("%s: %v", ui.Quote(p.Path), p.Err)
 }
 
 // pathOf is a path for JSON: its text, and its bytes if it is not UTF-8.
@@ -62,18 +62,18 @@ func (w *restoreWatcher) action(act *restore.Action) {
 		return
 	}
 	text, raw := pathOf(act.Path)
-	w.ui.result(struct {
+	w.ui.Result(struct {
 		Type   string `json:"message_type"`
 		Action string `json:"action"`
 		Path   string `json:"path"`
 		Raw    []byte `json:"path_raw,omitempty"`
 	}{"action", act.Kind, text, raw})
-	w.ui.say("would %s %s", act.Kind, quote(act.Path))
+	w.ui.Say("would %s %s", act.Kind, ui.Quote(act.Path))
 }
 
 func (w *restoreWatcher) progress(p *restore.Progress) {
 	every := 200 * time.Millisecond
-	if w.ui.json {
+	if w.ui.JSON {
 		every = time.Second
 	}
 	w.mu.Lock()
@@ -91,8 +91,8 @@ func (w *restoreWatcher) progress(p *restore.Progress) {
 		return
 	}
 	left := remaining(p, took)
-	if w.ui.json && !w.ui.quiet {
-		w.ui.result(struct {
+	if w.ui.JSON && !w.ui.Quiet {
+		w.ui.Result(struct {
 			Type       string  `json:"message_type"`
 			Phase      string  `json:"phase"`
 			Entries    int64   `json:"entries"`
@@ -105,11 +105,11 @@ func (w *restoreWatcher) progress(p *restore.Progress) {
 	}
 	switch p.Phase {
 	case "plan":
-		w.ui.progress("", "planning: %s", plural(p.Entries, "entry", "entries"))
+		w.ui.Progress("", "planning: %s", ui.Plural(p.Entries, "entry", "entries"))
 	case "verify":
-		w.ui.progress("", "verifying: %s of %s files, %s%s", count(p.Entries), count(p.Total), size(p.Bytes), eta(left))
+		w.ui.Progress("", "verifying: %s of %s files, %s%s", ui.Count(p.Entries), ui.Count(p.Total), ui.Size(p.Bytes), eta(left))
 	default:
-		w.ui.progress("", "restored %s of %s entries, %s of %s%s", count(p.Entries), count(p.Total), size(p.Bytes), size(p.TotalBytes), eta(left))
+		w.ui.Progress("", "restored %s of %s entries, %s of %s%s", ui.Count(p.Entries), ui.Count(p.Total), ui.Size(p.Bytes), ui.Size(p.TotalBytes), eta(left))
 	}
 }
 
@@ -141,7 +141,7 @@ func (a *app) restored(snapshot, dir string, o restore.Options, r *restore.Resul
 	if o.DryRun {
 		n = r.Planned
 	}
-	a.ui.result(struct {
+	a.ui.Result(struct {
 		Type        string  `json:"message_type"`
 		Snapshot    string  `json:"snapshot"`
 		Target      string  `json:"target"`
@@ -177,18 +177,18 @@ func (a *app) restored(snapshot, dir string, o restore.Options, r *restore.Resul
 	if o.DryRun {
 		verb = "would restore"
 	}
-	a.ui.say("%s %s, %s, %s; %s as they should be, %s kept", verb, plural(n.Files, "file", "files"), size(n.Bytes),
-		plural(n.Directories+n.Symlinks+n.Specials+n.Links, "other entry", "other entries"), count(r.Same), count(r.Kept))
+	a.ui.Say("%s %s, %s, %s; %s as they should be, %s kept", verb, ui.Plural(n.Files, "file", "files"), ui.Size(n.Bytes),
+		ui.Plural(n.Directories+n.Symlinks+n.Specials+n.Links, "other entry", "other entries"), ui.Count(r.Same), ui.Count(r.Kept))
 	if o.Delete {
-		a.ui.say("%s %s", map[bool]string{false: "deleted", true: "would delete"}[o.DryRun], plural(deleted(o, r), "entry", "entries"))
+		a.ui.Say("%s %s", map[bool]string{false: "deleted", true: "would delete"}[o.DryRun], ui.Plural(deleted(o, r), "entry", "entries"))
 	}
 	if o.DryRun {
-		a.ui.say("it takes %s of %s from the store", size(r.BlobBytes), plural(r.Blobs, "blob", "blobs"))
+		a.ui.Say("it takes %s of %s from the store", ui.Size(r.BlobBytes), ui.Plural(r.Blobs, "blob", "blobs"))
 	} else {
-		a.ui.say("fetched %s in %s, in %s", size(r.Fetched), plural(r.Requests, "request", "requests"), duration(took))
+		a.ui.Say("fetched %s in %s, in %s", ui.Size(r.Fetched), ui.Plural(r.Requests, "request", "requests"), ui.Duration(took))
 	}
 	if o.Verify && !o.DryRun {
-		a.ui.say("read back %s, %s", plural(r.Verified, "file", "files"), size(r.VerifyRead))
+		a.ui.Say("read back %s, %s", ui.Plural(r.Verified, "file", "files"), ui.Size(r.VerifyRead))
 	}
 	a.notRestored(r)
 }
@@ -219,21 +219,13 @@ func (a *app) notRestored(r *restore.Result) {
 		{r.Attributes, "extended attributes of the system were left out"},
 	} {
 		if s.n > 0 {
-			a.ui.note("%s %s: only root restores that", count(s.n), s.what)
+			a.ui.Note("%s %s: only root restores that", ui.Count(s.n), s.what)
 		}
 	}
 	if r.Unsupported > 0 {
-		a.ui.warn("%s could not be set: the file system there has none of that kind", plural(r.Unsupported, "extended attribute", "extended attributes"))
+		a.ui.Warn("%s could not be set: the file system there has none of that kind", ui.Plural(r.Unsupported, "extended attribute", "extended attributes"))
 	}
 	if r.Problems > 0 {
-		a.ui.warn("%s, told above; the rest is there", plural(r.Problems, "problem", "problems"))
+		a.ui.Warn("%s, told above; the rest is there", ui.Plural(r.Problems, "problem", "problems"))
 	}
-}
-
-// ask puts a question, and leaves the cursor behind it.
-func (u *ui) ask(format string, args ...any) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.clear()
-	fmt.Fprint(u.stdout, harmless(fmt.Sprintf(format, args...)))
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/restore"
 )
 
@@ -31,7 +32,7 @@ func TestTheTimeLeftIsEstimated(t *testing.T) {
 func TestARestoreShowsItsProgress(t *testing.T) {
 	var screen bytes.Buffer
 	now := time.Unix(0, 0)
-	w := &restoreWatcher{ui: &ui{stderr: &screen, terminal: true}, now: func() time.Time { return now }}
+	w := &restoreWatcher{ui: &ui.Printer{Err: &screen, Terminal: true}, now: func() time.Time { return now }}
 	for _, p := range []restore.Progress{
 		{Phase: "plan", Entries: 12345},
 		{Phase: "restore", Total: 100, TotalBytes: 1 << 30},

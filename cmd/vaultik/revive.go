@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -21,7 +23,7 @@ import (
 // holds the lock of the state folder. Every step can be repeated.
 type revival struct {
 	app    *app
-	where  folders
+	where  state.Folders
 	url    storeURL
 	store  openedStore
 	root   remote.PublicKey
@@ -43,7 +45,7 @@ type revival struct {
 
 // sources says from how many snapshots an index was made.
 func (r *revival) sources(made metastore.Rebuilt) string {
-	text := plural(made.Runs, "snapshot", "snapshots")
+	text := ui.Plural(made.Runs, "snapshot", "snapshots")
 	if len(r.lost) > 0 {
 		text += fmt.Sprintf(", %d of which without their metadata", len(r.lost))
 	}
@@ -59,7 +61,7 @@ func (a *app) openRevival(ctx context.Context, r revival, choose func(remote.Sto
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.unlock, err = lock(r.where.state); err != nil {
+	if r.unlock, err = state.Lock(r.where.State); err != nil {
 		return nil, err
 	}
 	store, err := r.url.open(ctx, a.route())
@@ -73,12 +75,12 @@ func (a *app) openRevival(ctx context.Context, r revival, choose func(remote.Sto
 	if err := r.look(ctx); err != nil {
 		return nil, err
 	}
-	if err := private(r.where.cache); err != nil {
+	if err := state.MakePrivate(r.where.Cache); err != nil {
 		return nil, fmt.Errorf("make the cache folder: %w", err)
 	}
 	// Each view is needed once, and none of those that other commands keep is to
 	// go for it.
-	if r.temp, err = os.MkdirTemp(r.where.cache, "rebuild-"); err != nil {
+	if r.temp, err = os.MkdirTemp(r.where.Cache, "rebuild-"); err != nil {
 		return nil, fmt.Errorf("make a folder for views: %w", err)
 	}
 	r.views, err = fs.NewCatalog(fs.CatalogOptions{
@@ -107,9 +109,9 @@ func (r *revival) close() error {
 
 // look reads the writer's manifests.
 func (r *revival) look(ctx context.Context) error {
-	seen, err := openSeen(r.where.state)
+	seen, err := state.OpenSeen(r.where.State)
 	if err != nil {
-		r.app.ui.warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
+		r.app.ui.Warn("what this store shows cannot be remembered, so that a rollback would go unnoticed: %v", err)
 	}
 	state, err := remote.ReadWriter(ctx, r.store, r.root, r.writer)
 	if err != nil {
@@ -118,7 +120,7 @@ func (r *revival) look(ctx context.Context) error {
 	var grave []error
 	for _, flaw := range state.Flaws(seen, r.url.String(), r.app.now()) {
 		if p := (*remote.Problem)(nil); errors.As(flaw, &p) && !p.Stops {
-			r.app.ui.warn("%v", flaw)
+			r.app.ui.Warn("%v", flaw)
 			continue
 		}
 		grave = append(grave, flaw)
@@ -149,7 +151,7 @@ func (r *revival) look(ctx context.Context) error {
 }
 
 // file is the path of one of the writer's files.
-func (r *revival) file(name string) string { return filepath.Join(r.where.state, r.writer, name) }
+func (r *revival) file(name string) string { return filepath.Join(r.where.State, r.writer, name) }
 
 // open loads a snapshot's metadata. nil: they are lost, which was told.
 func (r *revival) open(ctx context.Context, s fs.Snapshot) (*fs.Tree, error) {
@@ -159,7 +161,7 @@ func (r *revival) open(ctx context.Context, s fs.Snapshot) (*fs.Tree, error) {
 	}
 	for _, lost := range []error{remote.ErrCorrupt, fs.ErrLost, metastore.ErrBadDump, seal.ErrNoIdentity} {
 		if errors.Is(err, lost) {
-			r.app.ui.warn("the metadata of snapshot %s cannot be had, and are left out: %v", s.ID, err)
+			r.app.ui.Warn("the metadata of snapshot %s cannot be had, and are left out: %v", s.ID, err)
 			r.lost[s.Seq] = true
 			return nil, nil
 		}
@@ -182,7 +184,7 @@ func (r *revival) describe(ctx context.Context) error {
 		if _, known := r.newest[s.Set]; known {
 			continue
 		}
-		r.app.ui.progress("", "loading the metadata of %s", s.ID)
+		r.app.ui.Progress("", "loading the metadata of %s", s.ID)
 		tree, err := r.open(ctx, s)
 		if err == nil && tree != nil {
 			err = tree.Close()
@@ -196,16 +198,16 @@ func (r *revival) describe(ctx context.Context) error {
 
 // index makes the index anew, and moves away what is in its place.
 func (r *revival) index(ctx context.Context) (made metastore.Rebuilt, err error) {
-	if err := private(filepath.Dir(r.file(indexFile))); err != nil {
+	if err := state.MakePrivate(filepath.Dir(r.file(state.IndexFile))); err != nil {
 		return made, fmt.Errorf("make the writer's folder: %w", err)
 	}
-	b, err := metastore.RebuildIndex(ctx, r.file(indexFile), r.writer, metastore.Options{})
+	b, err := metastore.RebuildIndex(ctx, r.file(state.IndexFile), r.writer, metastore.Options{})
 	if err != nil {
 		return made, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	for i, s := range r.snapshots {
-		r.app.ui.progress("", "snapshot %d of %d: loading the metadata of %s", i+1, len(r.snapshots), s.ID)
+		r.app.ui.Progress("", "snapshot %d of %d: loading the metadata of %s", i+1, len(r.snapshots), s.ID)
 		if err := r.add(ctx, b, s); err != nil {
 			return made, err
 		}
@@ -214,7 +216,7 @@ func (r *revival) index(ctx context.Context) (made metastore.Rebuilt, err error)
 	if err != nil {
 		return made, err
 	}
-	if err := r.moveAway(indexFile); err != nil {
+	if err := r.moveAway(state.IndexFile); err != nil {
 		return made, err
 	}
 	return b.Finish(ctx, live, lists)
@@ -247,7 +249,7 @@ func (r *revival) counted(ctx context.Context) (live []metastore.BlobRef, lists 
 			return remote.FetchList(ctx, r.store, r.writer, ref)
 		})
 		if errors.Is(err, iofs.ErrNotExist) || errors.Is(err, remote.ErrCorrupt) {
-			r.app.ui.warn("which blobs the next run may count on cannot be had, so that it uploads their contents again: %v", err)
+			r.app.ui.Warn("which blobs the next run may count on cannot be had, so that it uploads their contents again: %v", err)
 			continue
 		}
 		if err != nil {
@@ -279,10 +281,10 @@ func (r *revival) moveAway(name string) error {
 		to = fmt.Sprintf("%s-%d", base, n)
 	}
 	for _, beside := range []string{"", "-wal", "-shm", "-journal"} {
-		if err := ignoreMissing(os.Rename(path+beside, to+beside)); err != nil {
+		if err := state.IgnoreMissing(os.Rename(path+beside, to+beside)); err != nil {
 			return err
 		}
 	}
-	r.app.ui.note("what was there is kept as %s", quote(to))
+	r.app.ui.Note("what was there is kept as %s", ui.Quote(to))
 	return nil
 }

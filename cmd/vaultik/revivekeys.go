@@ -8,31 +8,32 @@ import (
 	"io"
 	iofs "io/fs"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // writeSecret puts the chunker's secret back that the newest snapshot was made
 // with: with another one everything would be cut, and stored, anew.
 func (r *revival) writeSecret() error {
-	there, err := readSecret(r.file(secretFile))
+	there, err := state.ReadSecret(r.file(state.SecretFile))
 	switch {
 	case err == nil && (r.secret == nil || bytes.Equal(there, r.secret)):
 		return nil
 	case r.secret == nil: // there is no snapshot to deduplicate against
-		r.secret = make([]byte, secretSize)
+		r.secret = make([]byte, state.SecretSize)
 		if _, err := io.ReadFull(r.app.random, r.secret); err != nil {
 			return err
 		}
 	case err == nil:
-		r.app.ui.warn("the chunker secret is not the one that snapshots were made with, and is replaced")
+		r.app.ui.Warn("the chunker secret is not the one that snapshots were made with, and is replaced")
 	}
-	if err := r.moveAway(secretFile); err != nil {
+	if err := r.moveAway(state.SecretFile); err != nil {
 		return err
 	}
-	if err := create(r.file(secretFile), fmt.Appendf(nil, "%x\n", r.secret)); err != nil {
+	if err := state.Create(r.file(state.SecretFile), fmt.Appendf(nil, "%x\n", r.secret)); err != nil {
 		return fmt.Errorf("write the chunker secret: %w", err)
 	}
-	r.app.ui.note("the chunker secret is there again")
+	r.app.ui.Note("the chunker secret is there again")
 	return nil
 }
 
@@ -40,13 +41,13 @@ func (r *revival) writeSecret() error {
 // it is certified from the next run on; without, certify is the command that
 // does it where the kit is.
 func (r *revival) makeKey(ctx context.Context) (made remote.PublicKey, certify string, err error) {
-	_, err = readSigningKey(r.file(signingKeyFile))
+	_, err = readSigningKey(r.file(state.SigningKeyFile))
 	if err == nil {
 		return made, "", nil
 	}
 	if !errors.Is(err, iofs.ErrNotExist) {
-		r.app.ui.warn("%v", err)
-		if err := r.moveAway(signingKeyFile); err != nil {
+		r.app.ui.Warn("%v", err)
+		if err := r.moveAway(state.SigningKeyFile); err != nil {
 			return made, "", err
 		}
 	}

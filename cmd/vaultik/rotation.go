@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -97,13 +98,13 @@ func (r rotation) nextKey(signers remote.Signers) (remote.SigningKey, error) {
 		}
 		err = os.Remove(path)
 	}
-	if ignoreMissing(err) != nil {
+	if state.IgnoreMissing(err) != nil {
 		return key, err
 	}
 	if key, err = remote.GenerateSigningKey(r.random); err != nil {
 		return key, err
 	}
-	return key, create(path, []byte(key.Text()))
+	return key, state.Create(path, []byte(key.Text()))
 }
 
 // useless reports whether signer n is certified without being in charge of the
@@ -122,15 +123,15 @@ func fenced(signers remote.Signers) bool {
 
 // adopt makes the next key the one that signs.
 func adopt(dir string) error {
-	if err := os.Rename(filepath.Join(dir, nextKeyFile), filepath.Join(dir, signingKeyFile)); err != nil {
+	if err := os.Rename(filepath.Join(dir, nextKeyFile), filepath.Join(dir, state.SigningKeyFile)); err != nil {
 		return err
 	}
-	return syncFolder(dir)
+	return state.SyncFolder(dir)
 }
 
 // readSigningKey reads a secret key file; fs.ErrNotExist if there is none.
 func readSigningKey(path string) (remote.SigningKey, error) {
-	text, err := readSmall(path, 4096)
+	text, err := state.ReadFile(path, 4096)
 	if err != nil {
 		return remote.SigningKey{}, err
 	}

@@ -11,5 +11,5 @@ type route struct {
 // route is the usual one. A store that is slow is news for the person who
 // waits, not for a log in which the run ends well.
 func (a *app) route() route {
-	return route{slow: func(why error) { a.ui.note("the store does not answer (%v), trying again", why) }}
+	return route{slow: func(why error) { a.ui.Note("the store does not answer (%v), trying again", why) }}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -22,7 +23,7 @@ import (
 // init, which finds the journal.
 type setup struct {
 	app        *app
-	where      folders
+	where      state.Folders
 	url        storeURL
 	paths      []string     // absolute
 	sets       []revivedSet // of a config that is brought back, instead of paths
@@ -60,13 +61,13 @@ const (
 	journalFile = "journal.json"
 )
 
-func (s *setup) stateDir() string { return filepath.Join(s.where.state, s.writer) }
-func (s *setup) staging() string  { return filepath.Join(s.where.state, unfinished) }
+func (s *setup) stateDir() string { return filepath.Join(s.where.State, s.writer) }
+func (s *setup) staging() string  { return filepath.Join(s.where.State, unfinished) }
 
 // run sets the machine up.
 func (s *setup) run(ctx context.Context) (err error) {
-	_, missing := os.Lstat(s.where.state)
-	unlock, err := lock(s.where.state)
+	_, missing := os.Lstat(s.where.State)
+	unlock, err := state.Lock(s.where.State)
 	if err != nil {
 		return err
 	}
@@ -74,8 +75,8 @@ func (s *setup) run(ctx context.Context) (err error) {
 	if errors.Is(missing, fs.ErrNotExist) {
 		defer func() {
 			if err != nil { // nobody can work with this folder yet; it stays if anything is in it
-				os.Remove(filepath.Join(s.where.state, lockFile))
-				os.Remove(s.where.state)
+				os.Remove(filepath.Join(s.where.State, state.LockFile))
+				os.Remove(s.where.State)
 			}
 		}()
 	}
@@ -151,14 +152,14 @@ func (s *setup) makeFiles(context.Context) error {
 	if err := os.Mkdir(s.staging(), 0o700); err != nil {
 		return err
 	}
-	secret := make([]byte, secretSize)
+	secret := make([]byte, state.SecretSize)
 	if _, err := io.ReadFull(s.app.random, secret); err != nil {
 		return err
 	}
-	if err := create(filepath.Join(s.staging(), secretFile), fmt.Appendf(nil, "%x\n", secret)); err != nil {
+	if err := state.Create(filepath.Join(s.staging(), state.SecretFile), fmt.Appendf(nil, "%x\n", secret)); err != nil {
 		return err
 	}
-	return create(filepath.Join(s.staging(), signingKeyFile), []byte(s.signer.Text()))
+	return state.Create(filepath.Join(s.staging(), state.SigningKeyFile), []byte(s.signer.Text()))
 }
 
 // claim takes the writer's name by creating its first signer object. Of two
@@ -193,7 +194,7 @@ func (s *setup) claim(ctx context.Context) error {
 			delete(s.journal.Objects, key)
 		}
 		if s.named {
-			return fmt.Errorf("writer %q is taken, in the store or in the state folder %q; choose another --writer NAME", s.writer, s.where.state)
+			return fmt.Errorf("writer %q is taken, in the store or in the state folder %q; choose another --writer NAME", s.writer, s.where.State)
 		}
 		s.writer = fmt.Sprintf("%s-%d", base, n)
 	}
@@ -223,7 +224,7 @@ func (s *setup) file(path string, content []byte) error {
 	if err := s.note(); err != nil {
 		return err
 	}
-	err := create(path, content)
+	err := state.Create(path, content)
 	if errors.Is(err, fs.ErrExist) { // somebody else's
 		delete(s.journal.Files, path)
 		return errors.Join(err, s.note())
@@ -238,17 +239,17 @@ func (s *setup) note() error {
 		return err
 	}
 	next := filepath.Join(s.staging(), journalFile+".next")
-	if err := errors.Join(ignoreMissing(os.Remove(next)), create(next, text)); err != nil {
+	if err := errors.Join(state.IgnoreMissing(os.Remove(next)), state.Create(next, text)); err != nil {
 		return err
 	}
 	if err := os.Rename(next, filepath.Join(s.staging(), journalFile)); err != nil {
 		return err
 	}
-	return syncFolder(s.staging())
+	return state.SyncFolder(s.staging())
 }
 
 func (s *setup) makeIndex(ctx context.Context) error {
-	index, err := metastore.CreateIndex(ctx, filepath.Join(s.staging(), indexFile), s.writer, metastore.Options{})
+	index, err := metastore.CreateIndex(ctx, filepath.Join(s.staging(), state.IndexFile), s.writer, metastore.Options{})
 	if err != nil {
 		return err
 	}
@@ -285,10 +286,10 @@ func (s *setup) writeKit(context.Context) error {
 }
 
 func (s *setup) writeConfig(context.Context) error {
-	if err := os.MkdirAll(filepath.Dir(s.where.config), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(s.where.Config), 0o755); err != nil {
 		return err
 	}
-	return s.file(s.where.config, []byte(s.configText()))
+	return s.file(s.where.Config, []byte(s.configText()))
 }
 
 // finish is the moment from which the machine is set up. The journal goes
@@ -297,5 +298,5 @@ func (s *setup) finish(context.Context) error {
 	if err := os.Rename(s.staging(), s.stateDir()); err != nil {
 		return err
 	}
-	return errors.Join(syncFolder(s.where.state), os.Remove(filepath.Join(s.stateDir(), journalFile)))
+	return errors.Join(state.SyncFolder(s.where.State), os.Remove(filepath.Join(s.stateDir(), journalFile)))
 }

@@ -10,14 +10,17 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
 // plan is an init of bench b that is about to start.
 func plan(t *testing.T, b *bench) *setup {
 	t.Helper()
-	b.app.ui = &ui{stdout: &b.out, stderr: &b.err}
+	b.app.ui = &ui.Printer{Out: &b.out, Err: &b.err}
 	return &setup{
-		app: b.app, where: folders{b.dir + "/vaultik.toml", b.dir + "/state", b.dir + "/cache"},
+		app: b.app, where: state.Folders{Config: b.dir + "/vaultik.toml", State: b.dir + "/state", Cache: b.dir + "/cache"},
 		url: storeURL{folder: b.dir + "/store"}, paths: []string{b.dir + "/source"}, writer: "ann", kit: b.dir + "/kit.txt", classic: true,
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -34,8 +36,8 @@ func nextRun(ctx context.Context, index *metastore.Index) (remote.Seq, error) {
 // certificate will cover what was made before it.
 func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index *metastore.Index) (none remote.SigningKey, err error) {
 	writer, first := w.conf.Writer.string, w.config.Store == nil // several sets are told once
-	dir := filepath.Join(w.where.state, writer)
-	current, lostKey := readSigningKey(filepath.Join(dir, signingKeyFile))
+	dir := filepath.Join(w.where.State, writer)
+	current, lostKey := readSigningKey(filepath.Join(dir, state.SigningKeyFile))
 	if lostKey != nil && !errors.Is(lostKey, fs.ErrNotExist) {
 		return none, lostKey
 	}
@@ -56,7 +58,7 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 	signers, err := remote.LoadSigners(ctx, store, w.conf.RootKey.PublicKey, writer)
 	if errors.Is(err, remote.ErrDenied) && lostKey == nil {
 		if noNext == nil && first {
-			a.ui.note("a new signing key waits, but these credentials cannot see whether it is certified; the old one signs (see \"vaultik key rotate --help\")")
+			a.ui.Note("a new signing key waits, but these credentials cannot see whether it is certified; the old one signs (see \"vaultik key rotate --help\")")
 		}
 		return current, nil // these credentials may only write
 	}
@@ -76,14 +78,14 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 		if err := adopt(dir); err != nil {
 			return none, fmt.Errorf("put the new signing key in the old one's place: %w", err)
 		}
-		a.ui.note("the new signing key is certified, and signs from now on: %s", next.Public())
+		a.ui.Note("the new signing key is certified, and signs from now on: %s", next.Public())
 		return next, nil
 	case lostKey != nil:
 		return none, fmt.Errorf("%w: the signing key of writer %q is lost, and the new one is not in charge of run %d; where the recovery kit is, run: %s",
 			remote.ErrNotTrusted, writer, uint64(seq), certifyLine(writer, next.Public(), seq, w.url))
 	case certified && c.Key.Equal(current.Public()):
 		if noNext == nil && first {
-			a.ui.note("a new signing key waits for its certificate; until then the old one signs; where the recovery kit is, run: %s", certifyLine(writer, next.Public(), 0, w.url))
+			a.ui.Note("a new signing key waits for its certificate; until then the old one signs; where the recovery kit is, run: %s", certifyLine(writer, next.Public(), 0, w.url))
 		}
 		return current, nil
 	case certified:
@@ -91,7 +93,7 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 			"If this is the one that shall go on, run \"vaultik key rotate\"", remote.ErrNotTrusted, c.N, writer, uint64(seq), c.Key, current.Public())
 	}
 	if first {
-		a.ui.warn("this machine's signing key is not certified, so no reader trusts its snapshots; where the recovery kit is, run: %s",
+		a.ui.Warn("this machine's signing key is not certified, so no reader trusts its snapshots; where the recovery kit is, run: %s",
 			certifyLine(writer, current.Public(), 0, w.url))
 	}
 	return current, nil
@@ -103,7 +105,7 @@ func certifyLine(writer string, key remote.PublicKey, from remote.Seq, store sto
 	if from > 0 {
 		line += fmt.Sprintf(" --from %d", uint64(from))
 	}
-	return line + " --kit KIT --store " + shellQuote(store.String())
+	return line + " --kit KIT --store " + ui.ShellQuote(store.String())
 }
 
 // revokedHere says what to do about a revoked key on the machine that has it.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -90,7 +91,7 @@ func (a *app) snapshotList(c *cli.Context) (err error) {
 	tags := c.StringSlice("tag")
 	all = slices.DeleteFunc(all, func(s fs.Snapshot) bool { return !hasAll(s.Manifest.Tags, tags) })
 	if len(all) == 0 {
-		a.ui.print("no snapshots")
+		a.ui.Print("no snapshots")
 		return r.verdict()
 	}
 	var rows [][]string
@@ -100,30 +101,21 @@ func (a *app) snapshotList(c *cli.Context) (err error) {
 		header = append(header, "TAGS")
 	}
 	for _, s := range all {
-		a.ui.result(lineOf(s))
+		a.ui.Result(lineOf(s))
 		t := s.Manifest.Totals
-		row := []string{s.ID, s.Set, when(s.Finished), count(t.Files), size(t.Bytes), size(t.NewBytes), size(t.StoredBytes)}
+		row := []string{s.ID, s.Set, ui.When(s.Finished), ui.Count(t.Files), ui.Size(t.Bytes), ui.Size(t.NewBytes), ui.Size(t.StoredBytes)}
 		if tagged {
-			row = append(row, quoteAll(s.Manifest.Tags))
+			row = append(row, ui.QuoteAll(s.Manifest.Tags))
 		}
 		rows = append(rows, row)
 	}
-	a.ui.table(header, rows)
+	a.ui.Table(header, rows)
 	return r.verdict()
 }
 
 // hasAll reports whether a snapshot's tags hold all of some.
 func hasAll(tags, want []string) bool {
 	return !slices.ContainsFunc(want, func(t string) bool { return !slices.Contains(tags, t) })
-}
-
-// quoteAll is a list of words in one cell or line.
-func quoteAll(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = quote(w)
-	}
-	return strings.Join(quoted, ", ")
 }
 
 // choose are the snapshots of one writer and one set, where these are not "".
@@ -149,7 +141,7 @@ func choose(c *fs.Catalog, writer, set string) ([]fs.Snapshot, error) {
 		sets[s.Set] = true
 	}
 	if !sets[set] {
-		return nil, fmt.Errorf("there is no snapshot of a set %q; there are some of %s", set, quoteAll(slices.Sorted(maps.Keys(sets))))
+		return nil, fmt.Errorf("there is no snapshot of a set %q; there are some of %s", set, ui.QuoteAll(slices.Sorted(maps.Keys(sets))))
 	}
 	return slices.DeleteFunc(all, func(s fs.Snapshot) bool { return s.Set != set }), nil
 }
@@ -177,7 +169,7 @@ func (a *app) snapshotShow(c *cli.Context) (err error) {
 		return err
 	}
 	m := s.Manifest
-	a.ui.result(struct {
+	a.ui.Result(struct {
 		snapshotLine
 		Previous   *remote.Hash      `json:"previous"`
 		Version    string            `json:"version"`
@@ -202,33 +194,33 @@ func (a *app) snapshotShow(c *cli.Context) (err error) {
 		{"Writer", s.Writer},
 		{"Set", s.Set},
 		{"Run", fmt.Sprint(uint64(s.Seq))},
-		{"Started", when(s.Started)},
-		{"Finished", fmt.Sprintf("%s, after %s", when(s.Finished), s.Finished.Sub(s.Started))},
-		{"Vaultik", quote(m.Version)},
-		{"Content", fmt.Sprintf("%s in %s", size(m.Totals.Bytes), plural(m.Totals.Files, "entry", "entries"))},
-		{"New", fmt.Sprintf("%s in %s", size(m.Totals.NewBytes), plural(m.Totals.NewFiles, "entry", "entries"))},
-		{"Stored", size(m.Totals.StoredBytes) + " of blobs"},
-		{"Dump", fmt.Sprintf("%s in %s", size(dumped), plural(int64(len(m.Dumps)), "part", "parts"))},
-		{"Blobs", count(m.Rows.Blobs)},
+		{"Started", ui.When(s.Started)},
+		{"Finished", fmt.Sprintf("%s, after %s", ui.When(s.Finished), s.Finished.Sub(s.Started))},
+		{"Vaultik", ui.Quote(m.Version)},
+		{"Content", fmt.Sprintf("%s in %s", ui.Size(m.Totals.Bytes), ui.Plural(m.Totals.Files, "entry", "entries"))},
+		{"New", fmt.Sprintf("%s in %s", ui.Size(m.Totals.NewBytes), ui.Plural(m.Totals.NewFiles, "entry", "entries"))},
+		{"Stored", ui.Size(m.Totals.StoredBytes) + " of blobs"},
+		{"Dump", fmt.Sprintf("%s in %s", ui.Size(dumped), ui.Plural(int64(len(m.Dumps)), "part", "parts"))},
+		{"Blobs", ui.Count(m.Rows.Blobs)},
 		{"Recipients", strings.Join(short(m.Recipients), " ")},
 		{"Manifest", s.Hash.String()},
 		{"Previous", previous},
 	} {
-		a.ui.print("%-11s %s", l[0]+":", l[1])
+		a.ui.Print("%-11s %s", l[0]+":", l[1])
 	}
 	for _, tag := range m.Tags {
-		a.ui.print("%-11s %s", "Tag:", quote(tag))
+		a.ui.Print("%-11s %s", "Tag:", ui.Quote(tag))
 	}
 	if sealed == nil {
 		return nil
 	}
-	a.ui.print("%-11s %s", "Host:", quote(sealed.Hostname))
+	a.ui.Print("%-11s %s", "Host:", ui.Quote(sealed.Hostname))
 	for _, l := range []struct {
 		name  string
 		items []string
 	}{{"Path", sealed.Paths}, {"Exclude", sealed.Excludes}} {
 		for _, item := range l.items {
-			a.ui.print("%-11s %s", l.name+":", quote(item))
+			a.ui.Print("%-11s %s", l.name+":", ui.Quote(item))
 		}
 	}
 	return nil
@@ -249,7 +241,7 @@ func (a *app) unseal(ctx context.Context, r *reading, c *fs.Catalog, s fs.Snapsh
 	if err := r.id.check(s); err != nil {
 		return nil, err
 	}
-	a.ui.progress("", "loading the metadata of %s", s.ID)
+	a.ui.Progress("", "loading the metadata of %s", s.ID)
 	tree, err := c.OpenSnapshot(ctx, s)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -75,8 +76,8 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 		return look{}, err
 	}
 	if writer == r.own {
-		if err := markOwn(l.signers, filepath.Join(r.where.state, writer)); err != nil {
-			a.ui.warn("this machine's own signing key: %v", err)
+		if err := markOwn(l.signers, filepath.Join(r.where.State, writer)); err != nil {
+			a.ui.Warn("this machine's own signing key: %v", err)
 		}
 	}
 	if len(state.Signers.Certificates) > 0 {
@@ -92,8 +93,8 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 }
 
 func (a *app) showStore(r *reading, looks []look) error {
-	a.ui.print("Store:     %s", quote(r.url.String()))
-	a.ui.print("Root key:  %s", r.root)
+	a.ui.Print("Store:     %s", ui.Quote(r.url.String()))
+	a.ui.Print("Root key:  %s", r.root)
 	var rows, sets, recipients, signers [][]string
 	var flaws []error
 	var names []string
@@ -101,7 +102,7 @@ func (a *app) showStore(r *reading, looks []look) error {
 	for _, l := range looks {
 		line := l.line(yours)
 		names, flaws = append(names, line.Writer), append(flaws, l.problems...)
-		a.ui.result(line)
+		a.ui.Result(line)
 		word := "UNTRUSTED"
 		if line.Trusted {
 			word = "trusted"
@@ -111,12 +112,12 @@ func (a *app) showStore(r *reading, looks []look) error {
 			latest = line.Latest
 		}
 		k := line.Kinds
-		rows = append(rows, []string{line.Writer, word, count(int64(line.Snapshots)), latest, count(line.Objects), size(line.Bytes), size(k.Blobs.Bytes), size(k.Metadata.Bytes)})
+		rows = append(rows, []string{line.Writer, word, ui.Count(int64(line.Snapshots)), latest, ui.Count(line.Objects), ui.Size(line.Bytes), ui.Size(k.Blobs.Bytes), ui.Size(k.Metadata.Bytes)})
 		for _, s := range line.Sets {
-			sets = append(sets, []string{line.Writer, s.Set, count(int64(s.Snapshots)), s.Latest, strings.Replace(s.Finished, "T", " ", 1), count(s.Files), size(s.Bytes)})
+			sets = append(sets, []string{line.Writer, s.Set, ui.Count(int64(s.Snapshots)), s.Latest, strings.Replace(s.Finished, "T", " ", 1), ui.Count(s.Files), ui.Size(s.Bytes)})
 		}
 		for _, p := range line.Recipients {
-			reads := fmt.Sprintf("%s of %s", count(int64(p.Snapshots)), count(int64(line.Snapshots)))
+			reads := fmt.Sprintf("%s of %s", ui.Count(int64(p.Snapshots)), ui.Count(int64(line.Snapshots)))
 			recipients = append(recipients, []string{line.Writer, short([]string{p.Fingerprint})[0], reads, p.whose()})
 		}
 		for _, s := range line.Signers {
@@ -133,8 +134,8 @@ func (a *app) showStore(r *reading, looks []look) error {
 		{[]string{"WRITER", "<SIGNER", "<RUNS", "STATE", "KEY"}, signers},
 	} {
 		if len(t.rows) > 0 {
-			a.ui.print("")
-			a.ui.table(t.header, t.rows)
+			a.ui.Print("")
+			a.ui.Table(t.header, t.rows)
 		}
 	}
 	if err := r.noneCertified(flaws, names); err != nil {
@@ -188,8 +189,8 @@ func (a *app) tellUnreadable(r *reading, w *remote.WriterState) {
 			}
 		}
 		if closed > 0 {
-			a.ui.note("the recipient %s of the config cannot read %s of writer %s, the newest of them %s: they were made before it was added",
-				short([]string{print})[0], plural(int64(closed), "snapshot", "snapshots"), w.Writer, quote(newest))
+			a.ui.Note("the recipient %s of the config cannot read %s of writer %s, the newest of them %s: they were made before it was added",
+				short([]string{print})[0], ui.Plural(int64(closed), "snapshot", "snapshots"), w.Writer, ui.Quote(newest))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -90,7 +91,7 @@ func (l look) line(yours map[string][]string) writerLine {
 			sets[m.Set] = set
 		}
 		set.Snapshots++
-		set.Latest, set.Finished, set.Files, set.Bytes = quote(m.Snapshot), m.Finished, m.Totals.Files, m.Totals.Bytes
+		set.Latest, set.Finished, set.Files, set.Bytes = ui.Quote(m.Snapshot), m.Finished, m.Totals.Files, m.Totals.Bytes
 		newest[m.Set] = m
 		line.Latest, line.Finished = set.Latest, m.Finished
 		for _, print := range m.Recipients {

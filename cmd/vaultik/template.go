@@ -90,7 +90,7 @@ recipients = [
 
 # Leave out what is mounted below the paths.
 #one_file_system = true
-`, tomlString(s.url.String()), tomlString(s.writer), tomlString(s.where.state), tomlString(s.rootPublic.String()),
+`, tomlString(s.url.String()), tomlString(s.writer), tomlString(s.where.State), tomlString(s.rootPublic.String()),
 		tomlList(s.recipients), s.lockText(), s.setsText())
 	return b.String()
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -31,7 +32,7 @@ func (s *setup) repair(ctx context.Context) error {
 	if err := undo(ctx, s.staging(), store); err != nil {
 		return fmt.Errorf("clean up after an init that was interrupted: %w", err)
 	}
-	s.app.ui.note("an earlier init was interrupted; what it had made is removed")
+	s.app.ui.Note("an earlier init was interrupted; what it had made is removed")
 	return nil
 }
 
@@ -51,7 +52,7 @@ func (s *setup) journalStore(ctx context.Context) (openedStore, error) {
 
 func readJournal(staging string) (journal, error) {
 	var j journal
-	text, err := readSmall(filepath.Join(staging, journalFile), configLimit)
+	text, err := state.ReadFile(filepath.Join(staging, journalFile), configLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil // interrupted before anything left the folder
 	}
@@ -72,11 +73,11 @@ func undo(ctx context.Context, staging string, store remote.Store) error {
 		return err
 	}
 	for path, sum := range j.Files {
-		content, err := readSmall(path, configLimit)
+		content, err := state.ReadFile(path, configLimit)
 		if err == nil && remote.Sum(content) == sum {
 			err = os.Remove(path)
 		}
-		if ignoreMissing(err) != nil {
+		if state.IgnoreMissing(err) != nil {
 			return err
 		}
 	}
@@ -88,7 +89,7 @@ func undo(ctx context.Context, staging string, store remote.Store) error {
 		if errors.Is(err, remote.ErrDenied) {
 			continue // credentials that may only write: the name stays taken
 		}
-		if ignoreMissing(err) != nil {
+		if state.IgnoreMissing(err) != nil {
 			return err
 		}
 	}

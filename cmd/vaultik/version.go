@@ -78,18 +78,18 @@ func (a *app) version(c *cli.Context) error {
 		return err
 	}
 	b := buildInfo()
-	a.ui.result(b)
+	a.ui.Result(b)
 	revision := b.Revision
 	if revision == "" {
 		revision = "unknown"
 	}
-	a.ui.print("vaultik %s", b.Version)
-	a.ui.print("revision  %s", revision)
-	a.ui.print("format    %d", b.Format)
-	a.ui.print("built by  %s for %s", b.Go, b.Platform)
+	a.ui.Print("vaultik %s", b.Version)
+	a.ui.Print("revision  %s", revision)
+	a.ui.Print("format    %d", b.Format)
+	a.ui.Print("built by  %s for %s", b.Go, b.Platform)
 	for _, name := range notable {
 		if v := b.Libraries[name]; v != "" {
-			a.ui.print("library   %s %s", name, v)
+			a.ui.Print("library   %s %s", name, v)
 		}
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -27,7 +29,7 @@ const (
 
 // writing is what a backup works with.
 type writing struct {
-	where  folders
+	where  state.Folders
 	conf   *config
 	url    storeURL
 	config backup.Config
@@ -54,10 +56,10 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	if w.where, err = a.folders(c.String("config")); err != nil {
+	if w.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return w, err
 	}
-	if w.conf, err = readConfig(w.where.config); err != nil {
+	if w.conf, err = readConfig(w.where.Config); err != nil {
 		return w, err
 	}
 	a.useStateDir(&w.where, w.conf)
@@ -71,7 +73,7 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 	if w.sets, err = w.chooseSets(c); err != nil {
 		return w, err
 	}
-	unlock, err := lock(w.where.state)
+	unlock, err := state.Lock(w.where.State)
 	if err != nil {
 		return w, err
 	}
@@ -122,7 +124,7 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 	for i, n := range names {
 		conf, ok := w.conf.Sets[name{n}]
 		if !ok {
-			return nil, fmt.Errorf("%s has no set %q; it has %s", w.conf.path, n, quoteAll(w.conf.setNames()))
+			return nil, fmt.Errorf("%s has no set %q; it has %s", w.conf.path, n, ui.QuoteAll(w.conf.setNames()))
 		}
 		if slices.Contains(names[:i], n) {
 			return nil, fmt.Errorf("set %q is named twice", n)
@@ -170,9 +172,9 @@ func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
 	}
 	r.CacheDirs = r.CacheDirs || c.Bool("exclude-caches")
 	r.OneFileSystem = r.OneFileSystem || c.Bool("one-file-system")
-	r.Always = []string{real(w.where.state), real(w.where.cache)}
+	r.Always = []string{state.Resolve(w.where.State), state.Resolve(w.where.Cache)}
 	if w.url.folder != "" {
-		r.Always = append(r.Always, real(w.url.folder))
+		r.Always = append(r.Always, state.Resolve(w.url.folder))
 	}
 	return r, nil
 }
@@ -180,8 +182,8 @@ func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
 // wire opens the writer's files and the store.
 func (a *app) wire(ctx context.Context, w *writing) error {
 	writer := w.conf.Writer.string
-	dir := filepath.Join(w.where.state, writer)
-	secret, err := readSecret(filepath.Join(dir, secretFile))
+	dir := filepath.Join(w.where.State, writer)
+	secret, err := state.ReadSecret(filepath.Join(dir, state.SecretFile))
 	if err != nil {
 		return lost("chunker secret", writer, err)
 	}
@@ -207,11 +209,11 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	for _, set := range w.sets {
 		for _, path := range set.Roots {
 			if why := leftOut(ctx, disk, set.Rules.Always, path); why != "" {
-				a.ui.warn("set %s: %q is always left out: %s", set.Name, path, why)
+				a.ui.Warn("set %s: %q is always left out: %s", set.Name, path, why)
 			}
 		}
 	}
-	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, indexFile), metastore.Options{})
+	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, state.IndexFile), metastore.Options{})
 	if err != nil {
 		return lost("index", writer, err)
 	}

@@ -1,4 +1,4 @@
-package main
+package ui
 
 import (
 	"bytes"
@@ -19,13 +19,13 @@ func TestNamesCannotDriveTheTerminal(t *testing.T) {
 		`say "hi"`:        `"say \"hi\""`,
 		"right\u202eleft": `"right\u202eleft"`,
 	} {
-		if got := quote(in); got != want {
+		if got := Quote(in); got != want {
 			t.Errorf("quote(%q) = %s, want %s", in, got, want)
 		}
 	}
 	var out bytes.Buffer
-	u := &ui{stdout: &out, stderr: &out}
-	u.warn("%s", "a\x1b]0;title\x07b\x9bc\nd")
+	u := &Printer{Out: &out, Err: &out}
+	u.Warn("%s", "a\x1b]0;title\x07b\x9bc\nd")
 	if got, want := out.String(), "vaultik: warning: a\\x1b]0;title\\ab\ufffdc\nd\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -33,8 +33,8 @@ func TestNamesCannotDriveTheTerminal(t *testing.T) {
 
 func TestTableColumnsStandBelowEachOther(t *testing.T) {
 	var out bytes.Buffer
-	u := &ui{stdout: &out}
-	u.table([]string{"NAME", "<SIZE", "LAST"}, [][]string{{"ä", "1", "x"}, {"longer", "1,234", ""}})
+	u := &Printer{Out: &out}
+	u.Table([]string{"NAME", "<SIZE", "LAST"}, [][]string{{"ä", "1", "x"}, {"longer", "1,234", ""}})
 	want := "NAME     SIZE  LAST\n" +
 		"ä           1  x\n" +
 		"longer  1,234\n"
@@ -45,18 +45,18 @@ func TestTableColumnsStandBelowEachOther(t *testing.T) {
 
 func TestProgressLeavesNoTraceInWhatIsSaid(t *testing.T) {
 	var out, err bytes.Buffer
-	u := &ui{stdout: &out, stderr: &err, terminal: true}
-	u.progress("", "%s", strings.Repeat("x", 200))
-	u.say("done")
+	u := &Printer{Out: &out, Err: &err, Terminal: true}
+	u.Progress("", "%s", strings.Repeat("x", 200))
+	u.Say("done")
 	if got := out.String(); got != "done\n" {
 		t.Errorf("stdout %q", got)
 	}
 	if got := err.String(); !strings.HasSuffix(got, "\r\x1b[K") || strings.Count(got, "x") > 79 {
 		t.Errorf("stderr %q", got)
 	}
-	for name, silent := range map[string]*ui{"pipe": {stderr: &err}, "quiet": {stderr: &err, terminal: true, quiet: true}, "json": {stderr: &err, terminal: true, json: true}} {
+	for name, silent := range map[string]*Printer{"pipe": {Err: &err}, "quiet": {Err: &err, Terminal: true, Quiet: true}, "json": {Err: &err, Terminal: true, JSON: true}} {
 		err.Reset()
-		silent.progress("", "x")
+		silent.Progress("", "x")
 		if err.Len() > 0 {
 			t.Errorf("%s: %q", name, err.String())
 		}
@@ -90,9 +90,9 @@ func TestAProgressLineFitsTheTerminal(t *testing.T) {
 // JSON from vaultik can be looked at in a terminal, and says what it said.
 func TestJSONHoldsNothingATerminalObeys(t *testing.T) {
 	var out bytes.Buffer
-	u := &ui{stdout: &out, json: true}
+	u := &Printer{Out: &out, JSON: true}
 	path := "a\x1b\u009b\u202e\u200b\U000e0001ö"
-	u.result(map[string]string{"path": path})
+	u.Result(map[string]string{"path": path})
 	want := `{"path":"a\u001b\u009b\u202e\u200b\udb40\udc01ö"}` + "\n"
 	if out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
@@ -106,10 +106,10 @@ func TestJSONHoldsNothingATerminalObeys(t *testing.T) {
 // ^C stands on the line that the person left; what follows begins a new one.
 func TestAnInterruptionEndsTheLineOnce(t *testing.T) {
 	var err bytes.Buffer
-	u := &ui{stderr: &err, terminal: true}
-	u.endLine()
-	u.endLine()
-	(&ui{stderr: &err}).endLine()
+	u := &Printer{Err: &err, Terminal: true}
+	u.EndLine()
+	u.EndLine()
+	(&Printer{Err: &err}).EndLine()
 	if err.String() != "\n" {
 		t.Errorf("got %q", err.String())
 	}

@@ -1,4 +1,4 @@
-package main
+package ui
 
 import (
 	"fmt"
@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// progress replaces the progress line, on a terminal only. path may be "".
-func (u *ui) progress(path, format string, args ...any) {
-	if u.json || u.quiet || !u.terminal {
+// Progress replaces the progress line, on a terminal only. path may be "".
+func (u *Printer) Progress(path, format string, args ...any) {
+	if u.JSON || u.Quiet || !u.Terminal {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if path != "" {
-		path = quote(path)
+		path = Quote(path)
 	}
 	// A line that wraps could not be replaced, and some terminals wrap when
 	// the last column is written to.
-	line := fit(harmless(fmt.Sprintf(format, args...)), path, columns(u.stderr)-1)
-	fmt.Fprintf(u.stderr, "\r\x1b[K%s", line)
+	line := fit(harmless(fmt.Sprintf(format, args...)), path, columns(u.Err)-1)
+	fmt.Fprintf(u.Err, "\r\x1b[K%s", line)
 	u.live = true
 }
 
