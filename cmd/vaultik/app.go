@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
@@ -35,6 +36,12 @@ func newApp() *app {
 		env: os.Getenv, root: os.Geteuid() == 0,
 		now: time.Now, random: rand.Reader, hostname: os.Hostname,
 	}
+}
+
+// route is the usual one. A store that is slow is news for the person who
+// waits, not for a log in which the run ends well.
+func (a *app) route() stores.Route {
+	return stores.Route{Slow: func(why error) { a.ui.Note("the store does not answer (%v), trying again", why) }}
 }
 
 // run does what args say and returns the exit code.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/retention"
 )
@@ -34,7 +35,7 @@ func parseMoment(text string, now time.Time) (time.Time, error) {
 // pastStore is a store as it was, closed with the one that it was taken from.
 type pastStore struct {
 	remote.Store
-	now openedStore
+	now stores.Store
 }
 
 func (s pastStore) Close() error         { return s.now.Close() }

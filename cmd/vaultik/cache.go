@@ -9,6 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/fs/diskcache"
 )
 
@@ -52,7 +53,7 @@ func (r *reading) chooseCache(c *cli.Context) error {
 		r.cacheSize = int64(size)
 	case r.conf != nil && r.conf.CacheSize > 0:
 		r.cacheSize = int64(r.conf.CacheSize)
-	case r.url.folder == "" && r.where.Cache != "":
+	case r.url.Folder == "" && r.where.Cache != "":
 		// A store in a folder would only be copied to another disk, or to
 		// another place on its own.
 		r.cacheSize = diskcache.DefaultSize
@@ -74,13 +75,13 @@ func (r *reading) needCache() (err error) {
 // cachedStore is a store with a cache in front, closed together.
 type cachedStore struct {
 	*diskcache.Cache
-	store openedStore
+	store stores.Store
 }
 
 func (s cachedStore) Close() error { return errors.Join(s.Cache.Close(), s.store.Close()) }
 
 // cached puts the cache in front of the store.
-func (a *app) cached(r *reading) openedStore {
+func (a *app) cached(r *reading) stores.Store {
 	if r.cacheSize == 0 {
 		return r.store
 	}

@@ -15,6 +15,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -23,7 +24,7 @@ import (
 // config is the config file. Its values are checked while they are read, so
 // that every mistake is told with its line; init writes one with comments.
 type config struct {
-	Store           *storeURL          `toml:"store"`
+	Store           *stores.URL        `toml:"store"`
 	Writer          name               `toml:"writer"`
 	StateDir        folder             `toml:"state_dir"`
 	RootKey         rootKey            `toml:"root_key"`

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
@@ -150,7 +151,7 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		text := rapid.StringMatching(`[ -~äöü€\t]{0,20}`)
 		s := &setup{
-			app: b.app, writer: "ann", url: storeURL{folder: "/" + filepath.Clean(rapid.StringMatching(`[a-z %?#äö'"\\]{1,12}`).Draw(r, "store"))},
+			app: b.app, writer: "ann", url: stores.URL{Folder: "/" + filepath.Clean(rapid.StringMatching(`[a-z %?#äö'"\\]{1,12}`).Draw(r, "store"))},
 			where: state.Folders{State: filepath.Clean("/" + text.Draw(r, "state"))}, recipients: []string{testRecipient},
 		}
 		if err := s.keysForTest(); err != nil {
@@ -178,7 +179,7 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 // The comments of a written config name settings that exist.
 func TestCommentsOfAWrittenConfigAreSettings(t *testing.T) {
 	b := newBench(t)
-	s := &setup{app: b.app, writer: "ann", url: storeURL{folder: "/s"}, where: state.Folders{State: "/state"}, recipients: []string{testRecipient}, paths: []string{"/home"}}
+	s := &setup{app: b.app, writer: "ann", url: stores.URL{Folder: "/s"}, where: state.Folders{State: "/state"}, recipients: []string{testRecipient}, paths: []string{"/home"}}
 	if err := s.keysForTest(); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -60,7 +61,7 @@ func (a *app) fromKit(c *cli.Context) (err error) {
 	if address == "" {
 		address = r.id.kit.Store
 	}
-	if r.url, err = parseStoreURL(address); err != nil {
+	if r.url, err = stores.ParseURL(address); err != nil {
 		return err
 	}
 	r.root = r.id.kit.Root.Public()
@@ -125,7 +126,7 @@ func (r *revival) needIndex(ctx context.Context) (*metastore.Rebuilt, error) {
 }
 
 // chooseWriter is the writer that is asked for, or the only one.
-func chooseWriter(c *cli.Context, store remote.Store, u storeURL) (string, error) {
+func chooseWriter(c *cli.Context, store remote.Store, u stores.URL) (string, error) {
 	names, err := remote.ListWriters(c.Context, store)
 	if err != nil {
 		return "", err

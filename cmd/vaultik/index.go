@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -163,7 +164,7 @@ func (r *revival) refuseHealthy(force bool) error {
 // signed its number is taken, and only the index that has it can finish it.
 func (r *revival) unfinished(ctx context.Context) error {
 	key := remote.SignatureKey(remote.ManifestKey(r.writer, r.next))
-	signature, err := fetch(ctx, r.store, key, identityLimit)
+	signature, err := stores.Fetch(ctx, r.store, key, identityLimit)
 	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return fmt.Errorf("look for an unfinished run: %w", err)
 	}

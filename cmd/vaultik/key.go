@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -86,9 +87,9 @@ func (a *app) keyCommand() *cli.Command {
 
 // kitStore is the kit and the store that it, or an option, names.
 type kitStore struct {
-	openedStore
+	stores.Store
 	kit *kit
-	url storeURL
+	url stores.URL
 }
 
 // openKitStore reads the kit of --kit and opens its store.
@@ -104,11 +105,11 @@ func (a *app) openKitStore(c *cli.Context) (*kitStore, error) {
 	if address == "" {
 		address = k.Store
 	}
-	u, err := parseStoreURL(address)
+	u, err := stores.ParseURL(address)
 	if err != nil {
 		return nil, err
 	}
-	store, err := u.open(c.Context, a.route())
+	store, err := u.Open(c.Context, a.route())
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -216,7 +217,7 @@ func (r *revoking) put(ctx context.Context, revocation remote.Revocation) error 
 		err := r.store.Put(ctx, o.key, o.body)
 		if errors.Is(err, remote.ErrExists) {
 			var there []byte
-			if there, err = fetch(ctx, r.store, o.key, remote.MaxRevocation); err == nil && !bytes.Equal(there, o.body) {
+			if there, err = stores.Fetch(ctx, r.store, o.key, remote.MaxRevocation); err == nil && !bytes.Equal(there, o.body) {
 				err = fmt.Errorf("%w: %s is there with other content and revokes nothing; delete it and its %s, and run this again",
 					remote.ErrNotTrusted, o.key, remote.SignatureKey(key))
 			}
@@ -253,7 +254,7 @@ func (r *revoking) refused(ctx context.Context, revocation remote.Revocation) ([
 		if err != nil {
 			return nil, err
 		}
-		object, err := fetch(ctx, r.store, info.Key, remote.MaxTombstone)
+		object, err := stores.Fetch(ctx, r.store, info.Key, remote.MaxTombstone)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -56,7 +56,7 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 	if c.IsSet("certified") {
 		return a.takeOver(dir, writer, next, remote.Seq(c.Uint64("certified")))
 	}
-	store, err := w.url.open(c.Context, a.route())
+	store, err := w.url.Open(c.Context, a.route())
 	if err != nil {
 		return err
 	}

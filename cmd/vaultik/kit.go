@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -177,7 +178,7 @@ func (k *kit) fact(what, value string) (err error) {
 			return errors.New("a second store")
 		}
 		k.Store = value
-		_, err = parseStoreURL(value)
+		_, err = stores.ParseURL(value)
 	case "Writer":
 		if k.Writer != "" {
 			return errors.New("a second writer")

@@ -83,8 +83,8 @@ func checkEmpty(dir string) error {
 func (r *reading) keepApart(dir string) error {
 	type place struct{ path, what string }
 	places := []place{{r.where.State, "the state folder"}, {r.where.Cache, "the cache folder"}}
-	if r.url.folder != "" {
-		places = append(places, place{r.url.folder, "the store"})
+	if r.url.Folder != "" {
+		places = append(places, place{r.url.Folder, "the store"})
 	}
 	if r.conf != nil {
 		for _, n := range r.conf.setNames() {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -78,18 +77,6 @@ func lockOf(length lockTime, mode lockMode, clock func() time.Time) remote.Lock 
 // lock is what the config says.
 func (c *config) lock(clock func() time.Time) remote.Lock {
 	return lockOf(c.ObjectLock, c.ObjectLockMode, clock)
-}
-
-// lockUploads makes a store lock what is put into it, if anything is to be
-// locked.
-func lockUploads(ctx context.Context, store remote.Store, l remote.Lock) error {
-	if l.For == 0 {
-		return nil
-	}
-	if err := remote.LockPuts(ctx, store, l); err != nil {
-		return fmt.Errorf("object_lock is set, but %w; leave it out, or take a bucket that was made with object lock", err)
-	}
-	return nil
 }
 
 // lockText is the lock in the config that init writes.

@@ -14,6 +14,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -36,7 +37,7 @@ func (a *app) planInit(c *cli.Context) (*setup, error) {
 	if address == "" {
 		return nil, errors.New("no store given; add --store file:///folder or --store s3://bucket/prefix?endpoint=…")
 	}
-	if s.url, err = parseStoreURL(address); err != nil {
+	if s.url, err = stores.ParseURL(address); err != nil {
 		return nil, err
 	}
 	for _, word := range c.Args().Slice() {
@@ -98,8 +99,8 @@ func (s *setup) checkPaths(ctx context.Context) error {
 		return err
 	}
 	always := []string{state.Resolve(s.where.State), state.Resolve(s.where.Cache)}
-	if s.url.folder != "" {
-		always = append(always, state.Resolve(s.url.folder))
+	if s.url.Folder != "" {
+		always = append(always, state.Resolve(s.url.Folder))
 	}
 	for _, path := range s.paths {
 		if why := leftOut(ctx, disk, always, path); why != "" {
@@ -125,8 +126,8 @@ func (s *setup) checkKit() error {
 	if info, err := os.Stat(s.kitFolder); err != nil || !info.IsDir() {
 		return fmt.Errorf("there is no folder %q for the recovery kit; make it, or mount its disk", s.kitFolder)
 	}
-	if s.url.folder != "" && state.Inside(s.kitFolder, s.url.folder) {
-		return fmt.Errorf("the recovery kit must not lie in the store, %q, which it opens: whoever got hold of the store could read it all; give --kit FILE elsewhere", s.url.folder)
+	if s.url.Folder != "" && state.Inside(s.kitFolder, s.url.Folder) {
+		return fmt.Errorf("the recovery kit must not lie in the store, %q, which it opens: whoever got hold of the store could read it all; give --kit FILE elsewhere", s.url.Folder)
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ func claim(ts *testscript.TestScript, neg bool, args []string) {
 	conf, err := readConfig(ts.Getenv("VAULTIK_CONFIG"))
 	ts.Check(err)
 	writer := conf.Writer.string
-	store, err := dir.Open(conf.Store.folder)
+	store, err := dir.Open(conf.Store.Folder)
 	ts.Check(err)
 	text, err := os.ReadFile(filepath.Join(ts.Getenv("VAULTIK_STATE_DIR"), writer, state.SigningKeyFile))
 	ts.Check(err)

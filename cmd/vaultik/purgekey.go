@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -132,7 +133,7 @@ func (p *purge) certified(ctx context.Context, writer string, signers remote.Sig
 		key := remote.SignerKey(writer, n)
 		err := p.r.store.Put(ctx, key, object)
 		if errors.Is(err, remote.ErrExists) {
-			there, err := fetch(ctx, p.r.store, key, identityLimit)
+			there, err := stores.Fetch(ctx, p.r.store, key, identityLimit)
 			if err != nil {
 				return signers, err
 			}

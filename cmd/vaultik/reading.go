@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -20,8 +21,8 @@ import (
 type reading struct {
 	where state.Folders
 	conf  *config // nil: this machine has none
-	url   storeURL
-	store openedStore
+	url   stores.URL
+	store stores.Store
 	root  remote.PublicKey
 	id    *identity    // nil if none was given
 	own   string       // this machine's writer in the store; "" if it is none
@@ -82,7 +83,7 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 	if err := r.chooseCache(c); err != nil {
 		return nil, err
 	}
-	if r.store, err = r.url.open(c.Context, a.route()); err != nil {
+	if r.store, err = r.url.Open(c.Context, a.route()); err != nil {
 		return nil, err
 	}
 	if locking, ok := r.store.(remote.Locking); ok && r.conf != nil && r.conf.Store != nil && r.conf.Store.String() == r.url.String() {
@@ -125,13 +126,13 @@ func (a *app) findStore(c *cli.Context, r *reading) (err error) {
 	}
 	switch {
 	case address != "":
-		if r.url, err = parseStoreURL(address); err != nil {
+		if r.url, err = stores.ParseURL(address); err != nil {
 			return err
 		}
 	case r.conf != nil && r.conf.Store != nil:
 		r.url = *r.conf.Store
 	case r.id != nil && r.id.kit != nil:
-		if r.url, err = parseStoreURL(r.id.kit.Store); err != nil {
+		if r.url, err = stores.ParseURL(r.id.kit.Store); err != nil {
 			return err
 		}
 	default:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/renew"
@@ -58,7 +59,7 @@ func (a *app) renew(c *cli.Context) (err error) {
 		return err
 	}
 	// A store that cannot lock is to be told before everything else.
-	if err := lockUploads(c.Context, r.store, lock); err != nil {
+	if err := stores.LockUploads(c.Context, r.store, lock); err != nil {
 		return err
 	}
 	names, err := r.writers(c.Context, c.String("writer"))

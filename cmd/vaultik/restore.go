@@ -140,8 +140,8 @@ func (r *reading) pastCache() error {
 // ownFolders are what no restore may delete.
 func (r *reading) ownFolders() []string {
 	own := []string{r.where.State, r.where.Cache}
-	if r.url.folder != "" {
-		own = append(own, r.url.folder)
+	if r.url.Folder != "" {
+		own = append(own, r.url.Folder)
 	}
 	return own
 }

@@ -12,6 +12,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
@@ -24,8 +25,8 @@ import (
 type revival struct {
 	app    *app
 	where  state.Folders
-	url    storeURL
-	store  openedStore
+	url    stores.URL
+	store  stores.Store
 	root   remote.PublicKey
 	id     *identity
 	writer string
@@ -64,7 +65,7 @@ func (a *app) openRevival(ctx context.Context, r revival, choose func(remote.Sto
 	if r.unlock, err = state.Lock(r.where.State); err != nil {
 		return nil, err
 	}
-	store, err := r.url.open(ctx, a.route())
+	store, err := r.url.Open(ctx, a.route())
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -154,7 +155,7 @@ func listSigners(ctx context.Context, store remote.Store, writer string) (map[in
 		if err != nil || k.Kind != remote.KindSigner || k.Signature {
 			continue
 		}
-		text, err := fetch(ctx, store, info.Key, identityLimit)
+		text, err := stores.Fetch(ctx, store, info.Key, identityLimit)
 		if err != nil {
 			return nil, fmt.Errorf("read signer %d of writer %q: %w", k.N, writer, err)
 		}
@@ -185,7 +186,7 @@ func putCertificate(ctx context.Context, store remote.Store, root remote.Signing
 	if !errors.Is(err, remote.ErrExists) {
 		return c, err
 	}
-	if signature, err = fetch(ctx, store, remote.SignatureKey(object), identityLimit); err != nil {
+	if signature, err = stores.Fetch(ctx, store, remote.SignatureKey(object), identityLimit); err != nil {
 		return c, err
 	}
 	there, err := remote.ParseCertificate(root.Public(), c.Writer, c.N, c.Key.File(), signature)

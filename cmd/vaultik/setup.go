@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -24,7 +25,7 @@ import (
 type setup struct {
 	app        *app
 	where      state.Folders
-	url        storeURL
+	url        stores.URL
 	paths      []string     // absolute
 	sets       []revivedSet // of a config that is brought back, instead of paths
 	writer     string
@@ -38,7 +39,7 @@ type setup struct {
 	kit        string // path; "" on a further machine
 	kitFolder  string
 
-	store    openedStore
+	store    stores.Store
 	root     remote.SigningKey // of a first machine
 	signer   remote.SigningKey
 	identity string
@@ -87,14 +88,14 @@ func (s *setup) run(ctx context.Context) (err error) {
 		return err
 	}
 	var made bool
-	if s.store, made, err = s.url.create(ctx, s.app.route()); err != nil {
+	if s.store, made, err = s.url.Create(ctx, s.app.route()); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()
 	if made {
 		defer func() {
 			if err != nil {
-				os.Remove(s.url.folder) // stays if anything is in it
+				os.Remove(s.url.Folder) // stays if anything is in it
 			}
 		}()
 	}
@@ -104,7 +105,7 @@ func (s *setup) run(ctx context.Context) (err error) {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
-	if err := lockUploads(ctx, s.store, lockOf(s.lockTime, s.lockMode, s.app.now)); err != nil {
+	if err := stores.LockUploads(ctx, s.store, lockOf(s.lockTime, s.lockMode, s.app.now)); err != nil {
 		return err
 	}
 	if err := s.keys(); err != nil {
@@ -202,7 +203,7 @@ func (s *setup) claim(ctx context.Context) error {
 
 // mine reports whether an object just put is the one that is there.
 func (s *setup) mine(ctx context.Context, key string, object []byte) (bool, error) {
-	there, err := fetch(ctx, s.store, key, int64(len(object))+1)
+	there, err := stores.Fetch(ctx, s.store, key, int64(len(object))+1)
 	if errors.Is(err, remote.ErrDenied) {
 		return true, nil // credentials that may only write
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
@@ -21,7 +22,7 @@ func plan(t *testing.T, b *bench) *setup {
 	b.app.ui = &ui.Printer{Out: &b.out, Err: &b.err}
 	return &setup{
 		app: b.app, where: state.Folders{Config: b.dir + "/vaultik.toml", State: b.dir + "/state", Cache: b.dir + "/cache"},
-		url: storeURL{folder: b.dir + "/store"}, paths: []string{b.dir + "/source"}, writer: "ann", kit: b.dir + "/kit.txt", classic: true,
+		url: stores.URL{Folder: b.dir + "/store"}, paths: []string{b.dir + "/source"}, writer: "ann", kit: b.dir + "/kit.txt", classic: true,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -100,7 +101,7 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 }
 
 // certifyLine is the command that certifies a key; from 0 leaves the run to it.
-func certifyLine(writer string, key remote.PublicKey, from remote.Seq, store storeURL) string {
+func certifyLine(writer string, key remote.PublicKey, from remote.Seq, store stores.URL) string {
 	line := fmt.Sprintf("vaultik key certify %s --key %s", writer, key)
 	if from > 0 {
 		line += fmt.Sprintf(" --from %d", uint64(from))

@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -38,16 +38,16 @@ func (s *setup) repair(ctx context.Context) error {
 
 // journalStore opens the store that the journal names; nil if nothing was put
 // into one.
-func (s *setup) journalStore(ctx context.Context) (openedStore, error) {
+func (s *setup) journalStore(ctx context.Context) (stores.Store, error) {
 	j, err := readJournal(s.staging())
 	if err != nil || len(j.Objects) == 0 {
 		return nil, err
 	}
-	u, err := parseStoreURL(j.Store)
+	u, err := stores.ParseURL(j.Store)
 	if err != nil {
 		return nil, err
 	}
-	return u.open(ctx, s.app.route())
+	return u.Open(ctx, s.app.route())
 }
 
 func readJournal(staging string) (journal, error) {
@@ -82,7 +82,7 @@ func undo(ctx context.Context, staging string, store remote.Store) error {
 		}
 	}
 	for key, sum := range j.Objects {
-		object, err := fetch(ctx, store, key, configLimit)
+		object, err := stores.Fetch(ctx, store, key, configLimit)
 		if err == nil && remote.Sum(object) == sum {
 			err = store.Delete(ctx, key)
 		}
@@ -94,14 +94,4 @@ func undo(ctx context.Context, staging string, store remote.Store) error {
 		}
 	}
 	return os.RemoveAll(staging)
-}
-
-// fetch reads an object of at most limit bytes.
-func fetch(ctx context.Context, s remote.Store, key string, limit int64) ([]byte, error) {
-	r, err := s.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(r, limit))
-	return b, errors.Join(err, r.Close())
 }

@@ -8,10 +8,12 @@ import (
 	"slices"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/time/rate"
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -31,10 +33,10 @@ const (
 type writing struct {
 	where  state.Folders
 	conf   *config
-	url    storeURL
+	url    stores.URL
 	config backup.Config
 	sets   []backup.Set
-	route  route // to the store
+	route  stores.Route // to the store
 	closes []func() error
 }
 
@@ -67,7 +69,7 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 		return w, err
 	}
 	w.route = a.route()
-	if w.route.limit, err = uploadLimit(c, w.conf); err != nil {
+	if w.route.Limit, err = uploadLimit(c, w.conf); err != nil {
 		return w, err
 	}
 	if w.sets, err = w.chooseSets(c); err != nil {
@@ -104,7 +106,7 @@ func (w *writing) complete(c *cli.Context, a *app) (err error) {
 		address = a.env("VAULTIK_STORE")
 	}
 	if address != "" {
-		w.url, err = parseStoreURL(address)
+		w.url, err = stores.ParseURL(address)
 		return err
 	}
 	if w.conf.Store == nil {
@@ -173,8 +175,8 @@ func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
 	r.CacheDirs = r.CacheDirs || c.Bool("exclude-caches")
 	r.OneFileSystem = r.OneFileSystem || c.Bool("one-file-system")
 	r.Always = []string{state.Resolve(w.where.State), state.Resolve(w.where.Cache)}
-	if w.url.folder != "" {
-		r.Always = append(r.Always, state.Resolve(w.url.folder))
+	if w.url.Folder != "" {
+		r.Always = append(r.Always, state.Resolve(w.url.Folder))
 	}
 	return r, nil
 }
@@ -195,12 +197,12 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	if err != nil {
 		return err
 	}
-	store, err := w.url.open(ctx, w.route)
+	store, err := w.url.Open(ctx, w.route)
 	if err != nil {
 		return err
 	}
 	w.closes = append(w.closes, store.Close)
-	if err := lockUploads(ctx, store, w.conf.lock(a.now)); err != nil {
+	if err := stores.LockUploads(ctx, store, w.conf.lock(a.now)); err != nil {
 		return err
 	}
 	if err := w.checkStore(ctx, store); err != nil {
@@ -232,3 +234,22 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	}
 	return nil
 }
+
+// uploadLimit is what all uploads of a run share: the option's rate, else the
+// config's.
+func uploadLimit(c *cli.Context, conf *config) (*rate.Limiter, error) {
+	r := conf.LimitUpload
+	if s := c.String("limit-upload"); c.IsSet("limit-upload") {
+		var err error
+		if r, err = parseRate(s); err != nil {
+			return nil, fmt.Errorf("--limit-upload: %w", err)
+		}
+	}
+	if r == 0 {
+		return nil, nil
+	}
+	return rate.NewLimiter(rate.Limit(r), rateBurst), nil
+}
+
+// rateBurst is what may go out at once after a pause, in bytes.
+const rateBurst = 256 << 10

@@ -6,6 +6,7 @@ import (
 	iofs "io/fs"
 	"testing"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/mem"
 )
@@ -34,7 +35,7 @@ func (s answering) Stat(context.Context, string) (remote.Info, error) { return r
 // up; credentials that may only write cannot know, which is no reason to stop.
 func TestOnlyTheStoreThatInitSetUpIsWrittenTo(t *testing.T) {
 	down := errors.New("connection reset")
-	w := &writing{conf: &config{Writer: name{"ann"}}, url: storeURL{folder: "/srv/backup"}}
+	w := &writing{conf: &config{Writer: name{"ann"}}, url: stores.URL{Folder: "/srv/backup"}}
 	for _, c := range []struct{ answer, want error }{
 		{nil, nil}, {remote.ErrDenied, nil}, {iofs.ErrNotExist, remote.ErrNoStore}, {down, down},
 	} {

@@ -1,4 +1,4 @@
-package main
+package stores
 
 import (
 	"strings"
@@ -14,9 +14,9 @@ func TestStoreAddresses(t *testing.T) {
 		{"file:///a b", "/a b", "file:///a%20b"},
 		{"file:///what%3F", "/what?", "file:///what%3F"},
 	} {
-		u, err := parseStoreURL(c.in)
-		if err != nil || u.folder != c.folder || u.String() != c.out {
-			t.Errorf("%q: folder %q, address %q, %v", c.in, u.folder, u, err)
+		u, err := ParseURL(c.in)
+		if err != nil || u.Folder != c.folder || u.String() != c.out {
+			t.Errorf("%q: folder %q, address %q, %v", c.in, u.Folder, u, err)
 		}
 	}
 	for in, says := range map[string]string{
@@ -33,7 +33,7 @@ func TestStoreAddresses(t *testing.T) {
 		"s3://":                   "",
 		"s3://bucket?endpoint=::": "",
 	} {
-		if u, err := parseStoreURL(in); err == nil || !strings.Contains(err.Error(), says) {
+		if u, err := ParseURL(in); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, %v, want an error with %q", in, u, err, says)
 		}
 	}
@@ -48,11 +48,11 @@ func FuzzStoreAddress(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		u, err := parseStoreURL(s)
+		u, err := ParseURL(s)
 		if err != nil {
 			return
 		}
-		again, err := parseStoreURL(u.String())
+		again, err := ParseURL(u.String())
 		if err != nil {
 			t.Fatalf("%q became %q, which is refused: %v", s, u, err)
 		}
