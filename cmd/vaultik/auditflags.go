@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
 )
 
@@ -68,7 +69,7 @@ func parseSubset(text string) (audit.Subset, error) {
 		}
 		return audit.Subset{Slice: n, Of: of}, nil
 	}
-	size, err := parseSize(text)
+	size, err := config.ParseSize(text)
 	if err != nil {
 		return audit.Subset{}, fmt.Errorf("%q is neither a share such as 5%%, nor a size such as 20GiB, nor a slice such as 3/7", text)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/fs/diskcache"
 )
@@ -46,14 +47,14 @@ func (r *reading) chooseCache(c *cli.Context) error {
 	}
 	switch {
 	case text != "":
-		size, err := parseSize(text)
+		size, err := config.ParseSize(text)
 		if err != nil {
 			return fmt.Errorf("--cache-size: %w", err)
 		}
 		r.cacheSize = int64(size)
 	case r.conf != nil && r.conf.CacheSize > 0:
 		r.cacheSize = int64(r.conf.CacheSize)
-	case r.url.Folder == "" && r.where.Cache != "":
+	case r.url.Folder() == "" && r.where.Cache != "":
 		// A store in a folder would only be copied to another disk, or to
 		// another place on its own.
 		r.cacheSize = diskcache.DefaultSize

@@ -66,7 +66,7 @@ func leftOut(ctx context.Context, disk *localfs.Source, always []string, path st
 // disk is not mounted lies a folder too, and a backup into that would be
 // neither where it is looked for nor what the next one can build on.
 func (w *writing) checkStore(ctx context.Context, store remote.Store) error {
-	writer := w.conf.Writer.string
+	writer := w.conf.Writer.String()
 	key := remote.SignerKey(writer, 1)
 	_, err := store.Stat(ctx, key)
 	switch {

@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -22,13 +23,6 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
-
-// revivedSet is a set as its newest snapshot describes it.
-type revivedSet struct {
-	name     string
-	paths    []string
-	excludes []string
-}
 
 // fromKit sets a machine up as the writer that it was: what was lost of config,
 // signing key, chunker secret and index is made anew from the kit and the
@@ -190,7 +184,7 @@ func (r *revival) recipients(c *cli.Context) ([]string, error) {
 		}
 	}
 	for i, recipient := range c.StringSlice("recipient") {
-		if err := checkRecipient(recipient); err != nil {
+		if err := config.CheckRecipient(recipient); err != nil {
 			return nil, fmt.Errorf("--recipient, number %d of them: %w", i+1, err)
 		}
 		add(recipient)
@@ -201,29 +195,30 @@ func (r *revival) recipients(c *cli.Context) ([]string, error) {
 	return keep, nil
 }
 
-// sets are those of which there are snapshots, sorted by name.
-func (r *revival) sets() ([]revivedSet, error) {
-	var sets []revivedSet
+// sets are those of which there are snapshots, sorted by name, as the newest of
+// each describes it.
+func (r *revival) sets() ([]config.TemplateSet, error) {
+	var sets []config.TemplateSet
 	for _, name := range slices.Sorted(maps.Keys(r.newest)) {
 		about := r.newest[name]
-		set := revivedSet{name: name}
+		set := config.TemplateSet{Name: name}
 		for _, path := range about.Roots {
 			if !utf8.ValidString(path) {
 				return nil, fmt.Errorf("set %q: path %q is not UTF-8, which a config cannot hold", name, path)
 			}
-			set.paths = append(set.paths, path)
+			set.Paths = append(set.Paths, path)
 		}
 		for _, pattern := range about.Excludes {
 			if !utf8.ValidString(pattern) {
 				r.app.ui.Warn("set %q: exclude %q is not UTF-8, which a config cannot hold; put it into a file that exclude_file names", name, pattern)
 				continue
 			}
-			set.excludes = append(set.excludes, pattern)
+			set.Excludes = append(set.Excludes, pattern)
 		}
 		sets = append(sets, set)
 	}
 	for _, s := range r.snapshots {
-		if _, known := r.newest[s.Set]; !known && !slices.ContainsFunc(sets, func(have revivedSet) bool { return have.name == s.Set }) {
+		if _, known := r.newest[s.Set]; !known && !slices.ContainsFunc(sets, func(have config.TemplateSet) bool { return have.Name == s.Set }) {
 			return nil, fmt.Errorf("what set %q backs up is lost with the metadata of its snapshots; write the config by hand: docs/CONFIG.md lists its keys", s.Set)
 		}
 	}
@@ -255,7 +250,7 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 	u := r.app.ui
 	var names []string
 	for _, set := range s.sets {
-		names = append(names, set.name)
+		names = append(names, set.Name)
 	}
 	u.Result(struct {
 		Type    string   `json:"message_type"`
@@ -274,7 +269,7 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 	u.Say("Config:  %s", ui.Quote(s.where.Config))
 	u.Say("State:   %s", ui.Quote(s.stateDir()))
 	for _, set := range s.sets {
-		u.Say("Set:     %s, as on %s: %s", set.name, ui.When(r.newest[set.name].Started.Time()), ui.Quote(strings.Join(set.paths, " ")))
+		u.Say("Set:     %s, as on %s: %s", set.Name, ui.When(r.newest[set.Name].Started.Time()), ui.Quote(strings.Join(set.Paths, " ")))
 	}
 	if index != nil {
 		u.Say("Index:   made anew from %s: %s, %s", r.sources(*index),
@@ -288,9 +283,9 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 	u.Say("patterns, one_file_system, compression, limits, retention, and what runs vaultik, such")
 	u.Say("as cron. Patterns from the command line or from files are in the config now.")
 	for _, set := range s.sets {
-		for _, path := range set.paths {
+		for _, path := range set.Paths {
 			if _, err := os.Lstat(path); errors.Is(err, iofs.ErrNotExist) {
-				u.Warn("set %s: %q is not there; restore it before the next backup, or take it out of the config", set.name, path)
+				u.Warn("set %s: %q is not there; restore it before the next backup, or take it out of the config", set.Name, path)
 			}
 		}
 	}

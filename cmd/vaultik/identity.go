@@ -11,6 +11,7 @@ import (
 
 	"filippo.io/age"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
@@ -30,7 +31,7 @@ type identity struct {
 // identity finds the identity: --identity, VAULTIK_IDENTITY (the key's text
 // itself), VAULTIK_IDENTITY_FILE, identity_command of the config. Without any
 // of them it is nil. A recovery kit serves as well as a file of age's own.
-func (a *app) identity(ctx context.Context, option string, c *config) (*identity, error) {
+func (a *app) identity(ctx context.Context, option string, c *config.Config) (*identity, error) {
 	var text []byte
 	var from string
 	var err error

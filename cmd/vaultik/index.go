@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -41,7 +42,7 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 	if r.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return err
 	}
-	conf, err := readConfig(r.where.Config)
+	conf, err := config.Read(r.where.Config)
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 	}
 	defer collectOften()()
 	v, err := a.openRevival(c.Context, r, func(store remote.Store) (string, error) {
-		return conf.Writer.string, w.checkStore(c.Context, store)
+		return conf.Writer.String(), w.checkStore(c.Context, store)
 	})
 	if err != nil {
 		return err
@@ -120,7 +121,7 @@ func textOf(key remote.PublicKey) string {
 }
 
 // rootOf is the root key that the config and the kit agree on.
-func rootOf(id *identity, conf *config) (root remote.PublicKey, err error) {
+func rootOf(id *identity, conf *config.Config) (root remote.PublicKey, err error) {
 	if conf != nil {
 		root = conf.RootKey.PublicKey
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -32,7 +33,7 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 	if w.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return err
 	}
-	if w.conf, err = readConfig(w.where.Config); err != nil {
+	if w.conf, err = config.Read(w.where.Config); err != nil {
 		return err
 	}
 	a.useStateDir(&w.where, w.conf)
@@ -40,14 +41,14 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 		return err
 	}
 	if w.conf.RootKey.IsZero() {
-		return fmt.Errorf("%s: root_key is missing, so nobody could tell which signing keys count", w.conf.path)
+		return fmt.Errorf("%s: root_key is missing, so nobody could tell which signing keys count", w.conf.Path())
 	}
 	unlock, err := state.Lock(w.where.State)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	writer := w.conf.Writer.string
+	writer := w.conf.Writer.String()
 	dir := filepath.Join(w.where.State, writer)
 	next, err := indexedRun(c.Context, dir, writer)
 	if err != nil {
@@ -151,7 +152,7 @@ func (a *app) takeOver(dir, writer string, next, from remote.Seq) error {
 }
 
 func (a *app) sayWaits(w *writing, n int, key remote.PublicKey, next remote.Seq, lostKey bool) {
-	writer := w.conf.Writer.string
+	writer := w.conf.Writer.String()
 	from := remote.Seq(0)
 	if lostKey {
 		from = next

@@ -25,7 +25,7 @@ func testKit(t testing.TB) *kit {
 	return &kit{
 		Store: "s3://bucket/prefix?endpoint=https%3A%2F%2Fhost", Writer: "ann", Made: time.Unix(1_800_000_000, 0).UTC(), By: "0.1.0", Root: root,
 		Identity:   "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX",
-		Recipients: []string{testRecipient},
+		Recipients: []string{"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
@@ -49,7 +50,7 @@ func (a *app) expected(c *cli.Context) *reading {
 	if r.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return nil
 	}
-	r.conf, _ = readConfig(r.where.Config)
+	r.conf, _ = config.Read(r.where.Config)
 	a.useStateDir(&r.where, r.conf)
 	if file := cmp.Or(c.String("identity"), a.env("VAULTIK_IDENTITY_FILE")); file != "" && file != "-" {
 		if text, err := state.ReadFile(file, identityLimit); err == nil && isKit(text) {
@@ -83,14 +84,15 @@ func checkEmpty(dir string) error {
 func (r *reading) keepApart(dir string) error {
 	type place struct{ path, what string }
 	places := []place{{r.where.State, "the state folder"}, {r.where.Cache, "the cache folder"}}
-	if r.url.Folder != "" {
-		places = append(places, place{r.url.Folder, "the store"})
+	if r.url.Folder() != "" {
+		places = append(places, place{r.url.Folder(), "the store"})
 	}
 	if r.conf != nil {
-		for _, n := range r.conf.setNames() {
-			for _, p := range r.conf.Sets[name{n}].Paths {
-				if p.string != "/" {
-					places = append(places, place{p.string, fmt.Sprintf("what set %q backs up", n)})
+		for _, n := range r.conf.SetNames() {
+			set, _ := r.conf.Set(n)
+			for _, p := range set.Paths {
+				if path := p.String(); path != "/" {
+					places = append(places, place{path, fmt.Sprintf("what set %q backs up", n)})
 				}
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -62,7 +63,7 @@ func (a *app) planInit(c *cli.Context) (*setup, error) {
 		}
 	}
 	for i, r := range s.recipients {
-		if err := checkRecipient(r); err != nil {
+		if err := config.CheckRecipient(r); err != nil {
 			return nil, fmt.Errorf("--recipient, number %d of them: %w", i+1, err)
 		}
 	}
@@ -99,8 +100,8 @@ func (s *setup) checkPaths(ctx context.Context) error {
 		return err
 	}
 	always := []string{state.Resolve(s.where.State), state.Resolve(s.where.Cache)}
-	if s.url.Folder != "" {
-		always = append(always, state.Resolve(s.url.Folder))
+	if s.url.Folder() != "" {
+		always = append(always, state.Resolve(s.url.Folder()))
 	}
 	for _, path := range s.paths {
 		if why := leftOut(ctx, disk, always, path); why != "" {
@@ -126,8 +127,8 @@ func (s *setup) checkKit() error {
 	if info, err := os.Stat(s.kitFolder); err != nil || !info.IsDir() {
 		return fmt.Errorf("there is no folder %q for the recovery kit; make it, or mount its disk", s.kitFolder)
 	}
-	if s.url.Folder != "" && state.Inside(s.kitFolder, s.url.Folder) {
-		return fmt.Errorf("the recovery kit must not lie in the store, %q, which it opens: whoever got hold of the store could read it all; give --kit FILE elsewhere", s.url.Folder)
+	if s.url.Folder() != "" && state.Inside(s.kitFolder, s.url.Folder()) {
+		return fmt.Errorf("the recovery kit must not lie in the store, %q, which it opens: whoever got hold of the store could read it all; give --kit FILE elsewhere", s.url.Folder())
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/retention"
@@ -48,7 +49,7 @@ func (a *app) purgeCommand() *cli.Command {
 type purge struct {
 	*app
 	r        *reading
-	policies policies
+	policies config.Policies
 	names    []string // of snapshots; none: by rules
 	writer   string   // only this one; "": all that the key is for
 	set      string   // likewise
@@ -78,9 +79,9 @@ func (a *app) purge(c *cli.Context) (err error) {
 	}
 	missing := c.String("missing")
 	switch {
-	case missing != "" && (p.policies.given || len(p.names) > 0 || p.set != ""):
+	case missing != "" && (p.policies.Given || len(p.names) > 0 || p.set != ""):
 		return errors.New("--missing goes neither with names of snapshots nor with rules or --set")
-	case len(p.names) > 0 && (p.policies.given || p.set != ""):
+	case len(p.names) > 0 && (p.policies.Given || p.set != ""):
 		return errors.New("snapshots are forgotten by name or by rules, not both; leave out either the names, or the rules and --set")
 	}
 	if p.r, err = a.open(c, false); err != nil {
@@ -90,7 +91,7 @@ func (a *app) purge(c *cli.Context) (err error) {
 	if err := p.r.pastCache(); err != nil {
 		return err
 	}
-	p.policies.conf = p.r.conf
+	p.policies.Config = p.r.conf
 	if err := p.chooseKey(c); err != nil {
 		return err
 	}
@@ -229,7 +230,7 @@ func (p *purge) read(ctx context.Context, writer string) (*remote.WriterState, e
 // chain is what rules need to know; the store's times only where one asks.
 func (p *purge) chain(ctx context.Context, state *remote.WriterState) ([]retention.Snapshot, error) {
 	chain, err := retention.Of(state, nil)
-	if err != nil || !slices.ContainsFunc(chain, func(s retention.Snapshot) bool { return !p.policies.of(s.Set).MinAge.IsZero() }) {
+	if err != nil || !slices.ContainsFunc(chain, func(s retention.Snapshot) bool { return !p.policies.Of(s.Set).MinAge.IsZero() }) {
 		return chain, err
 	}
 	stored, err := remote.ManifestTimes(ctx, p.r.store, state.Writer)
@@ -246,7 +247,7 @@ func (p *purge) ruled(plan *writerPlan, chain []retention.Snapshot) (some bool, 
 		sets[s.Set] = p.set == "" || s.Set == p.set
 	}
 	for _, set := range slices.Sorted(maps.Keys(sets)) {
-		policy := p.policies.of(set)
+		policy := p.policies.Of(set)
 		if !sets[set] {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
@@ -24,10 +25,10 @@ func claim(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	at, err := time.Parse(time.RFC3339, args[0])
 	ts.Check(err)
-	conf, err := readConfig(ts.Getenv("VAULTIK_CONFIG"))
+	conf, err := config.Read(ts.Getenv("VAULTIK_CONFIG"))
 	ts.Check(err)
-	writer := conf.Writer.string
-	store, err := dir.Open(conf.Store.Folder)
+	writer := conf.Writer.String()
+	store, err := dir.Open(conf.Store.Folder())
 	ts.Check(err)
 	text, err := os.ReadFile(filepath.Join(ts.Getenv("VAULTIK_STATE_DIR"), writer, state.SigningKeyFile))
 	ts.Check(err)

@@ -3,56 +3,13 @@ package main
 import (
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/retention"
 )
-
-// retentionConfig is a policy in the config: [retention], and for one set
-// [sets.NAME.retention].
-type retentionConfig struct {
-	KeepLast    keepCount      `toml:"keep_last"`
-	KeepHourly  keepCount      `toml:"keep_hourly"`
-	KeepDaily   keepCount      `toml:"keep_daily"`
-	KeepWeekly  keepCount      `toml:"keep_weekly"`
-	KeepMonthly keepCount      `toml:"keep_monthly"`
-	KeepYearly  keepCount      `toml:"keep_yearly"`
-	KeepWithin  retention.Span `toml:"keep_within"`
-	KeepTag     []string       `toml:"keep_tag"`
-	OlderThan   retention.Span `toml:"older_than"`
-	SetAside    []string       `toml:"set_aside"`
-	MinAge      retention.Span `toml:"min_age"`
-}
-
-var retentionKeys = []string{
-	"keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within", "keep_tag", "older_than", "set_aside", "min_age",
-}
-
-// keepCount is how many of something a rule keeps.
-type keepCount int
-
-func (k *keepCount) UnmarshalText(text []byte) error {
-	n, err := strconv.ParseUint(string(text), 10, 31)
-	if err != nil {
-		return fmt.Errorf("%q is not a number of snapshots, such as 7", text)
-	}
-	*k = keepCount(n)
-	return nil
-}
-
-func (r *retentionConfig) policy() retention.Policy {
-	if r == nil {
-		return retention.Policy{}
-	}
-	return retention.Policy{
-		Last: int(r.KeepLast), Hourly: int(r.KeepHourly), Daily: int(r.KeepDaily), Weekly: int(r.KeepWeekly),
-		Monthly: int(r.KeepMonthly), Yearly: int(r.KeepYearly),
-		Within: r.KeepWithin, Tags: r.KeepTag, OlderThan: r.OlderThan, Aside: r.SetAside, MinAge: r.MinAge,
-	}
-}
 
 // policyFlags are the rules as options.
 func policyFlags() []cli.Flag {
@@ -71,23 +28,16 @@ func policyFlags() []cli.Flag {
 	}
 }
 
-// policies are the rules that count: the options, or else the config's.
-type policies struct {
-	given  bool             // by options
-	option retention.Policy // MinAge too
-	conf   *config          // nil: there is none
-}
-
-func readPolicies(c *cli.Context, conf *config) (policies, error) {
-	p := policies{conf: conf}
-	o := &p.option
+func readPolicies(c *cli.Context, conf *config.Config) (config.Policies, error) {
+	p := config.Policies{Config: conf}
+	o := &p.Option
 	for name, field := range map[string]*int{
 		"keep-last": &o.Last, "keep-hourly": &o.Hourly, "keep-daily": &o.Daily, "keep-weekly": &o.Weekly, "keep-monthly": &o.Monthly, "keep-yearly": &o.Yearly,
 	} {
 		if !c.IsSet(name) {
 			continue
 		}
-		var n keepCount
+		var n config.KeepCount
 		if err := n.UnmarshalText([]byte(c.String(name))); err != nil {
 			return p, fmt.Errorf("--%s: %w", name, err)
 		}
@@ -109,34 +59,7 @@ func readPolicies(c *cli.Context, conf *config) (policies, error) {
 		}
 	}
 	for _, f := range policyFlags() {
-		p.given = p.given || !slices.Contains([]string{"min-age", "set-aside"}, f.Names()[0]) && c.IsSet(f.Names()[0])
+		p.Given = p.Given || !slices.Contains([]string{"min-age", "set-aside"}, f.Names()[0]) && c.IsSet(f.Names()[0])
 	}
 	return p, nil
-}
-
-// of is the policy for a set. Options count instead of the config, and a set's
-// own section instead of the general one, but for min_age, which holds until
-// something else is said, and set_aside, of which all counts.
-func (p policies) of(set string) retention.Policy {
-	var general, own *retentionConfig
-	if p.conf != nil {
-		general, own = p.conf.Retention, p.conf.Sets[name{set}].Retention
-	}
-	policy := general.policy()
-	aside := slices.Concat(policy.Aside, own.policy().Aside, p.option.Aside)
-	least := policy.MinAge
-	if own != nil {
-		policy = own.policy()
-	}
-	if p.given {
-		policy = p.option
-	}
-	if own != nil && !own.MinAge.IsZero() {
-		least = own.MinAge
-	}
-	if !p.option.MinAge.IsZero() {
-		least = p.option.MinAge
-	}
-	policy.MinAge, policy.Aside = least, aside
-	return policy
 }

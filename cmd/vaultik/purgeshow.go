@@ -125,7 +125,7 @@ func (p *purge) named(chain []retention.Snapshot, writer string, found map[strin
 	}
 	var of []retention.Verdict
 	for set, seqs := range bySet {
-		of = append(of, retention.Named(chain, seqs, p.policies.of(set).MinAge)...)
+		of = append(of, retention.Named(chain, seqs, p.policies.Of(set).MinAge)...)
 	}
 	slices.SortFunc(of, func(a, b retention.Verdict) int { return int(a.Seq) - int(b.Seq) })
 	return of

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -20,7 +21,7 @@ import (
 // recovery kit make up for it.
 type reading struct {
 	where state.Folders
-	conf  *config // nil: this machine has none
+	conf  *config.Config // nil: this machine has none
 	url   stores.URL
 	store stores.Store
 	root  remote.PublicKey
@@ -50,11 +51,11 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 		return nil, err
 	}
 	if r.where.Config != "" {
-		r.conf, err = readConfig(r.where.Config)
+		r.conf, err = config.Read(r.where.Config)
 	}
-	if errors.Is(err, errNoConfig) {
+	if errors.Is(err, config.ErrMissing) {
 		if named := c.String("config"); named != "" {
-			return nil, fmt.Errorf("%w: %q does not exist; correct --config or leave it out: the recovery kit, as --identity KIT, says all that is needed to read", errNoConfig, named)
+			return nil, fmt.Errorf("%w: %q does not exist; correct --config or leave it out: the recovery kit, as --identity KIT, says all that is needed to read", config.ErrMissing, named)
 		}
 		err = nil
 	}
@@ -87,7 +88,7 @@ func (a *app) open(c *cli.Context, needIdentity bool) (_ *reading, err error) {
 		return nil, err
 	}
 	if locking, ok := r.store.(remote.Locking); ok && r.conf != nil && r.conf.Store != nil && r.conf.Store.String() == r.url.String() {
-		locking.LockPuts(r.conf.lock(a.now)) // if the command puts anything
+		locking.LockPuts(r.conf.Lock(a.now)) // if the command puts anything
 	}
 	if err := errors.Join(a.goBack(c, r), r.needCache()); err != nil {
 		return nil, errors.Join(err, r.store.Close())
@@ -112,9 +113,9 @@ func (r *reading) Close() error {
 
 // useStateDir lets the config's state_dir count where the environment is
 // silent.
-func (a *app) useStateDir(where *state.Folders, c *config) {
-	if c != nil && c.StateDir.string != "" && a.env("VAULTIK_STATE_DIR") == "" {
-		where.State = c.StateDir.string
+func (a *app) useStateDir(where *state.Folders, c *config.Config) {
+	if c != nil && c.StateDir.String() != "" && a.env("VAULTIK_STATE_DIR") == "" {
+		where.State = c.StateDir.String()
 	}
 }
 
@@ -139,7 +140,7 @@ func (a *app) findStore(c *cli.Context, r *reading) (err error) {
 		return errors.New("no store given; add --store URL, or --identity KIT with a recovery kit, which names it")
 	}
 	if r.conf != nil && r.conf.Store != nil && r.conf.Store.String() == r.url.String() {
-		r.own = r.conf.Writer.string
+		r.own = r.conf.Writer.String()
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -70,15 +71,15 @@ func (a *app) renew(c *cli.Context) (err error) {
 }
 
 func (a *app) lockToRenew(c *cli.Context, r *reading) (remote.Lock, error) {
-	var length lockTime
-	var mode lockMode
+	var length config.LockTime
+	var mode config.LockMode
 	if r.conf != nil {
 		length, mode = r.conf.ObjectLock, r.conf.ObjectLockMode
 	}
 	if err := lockOptions(c, &length, &mode); err != nil {
 		return remote.Lock{}, err
 	}
-	lock := lockOf(length, mode, a.now)
+	lock := config.LockOf(length, mode, a.now)
 	if lock.For == 0 {
 		return lock, errors.New("nothing says for how long to lock: add --object-lock TIME, or object_lock to the config")
 	}
@@ -141,4 +142,19 @@ func lineOfRenewal(r renew.Report, dry bool) renewedLine {
 		line.Soonest = r.Soonest.UTC().Format(time.RFC3339)
 	}
 	return line
+}
+
+// lockOptions reads --object-lock and --object-lock-mode.
+func lockOptions(c *cli.Context, length *config.LockTime, mode *config.LockMode) error {
+	if text := c.String("object-lock"); text != "" {
+		if err := length.UnmarshalText([]byte(text)); err != nil {
+			return fmt.Errorf("--object-lock: %w", err)
+		}
+	}
+	if text := c.String("object-lock-mode"); text != "" {
+		if err := mode.UnmarshalText([]byte(text)); err != nil {
+			return fmt.Errorf("--object-lock-mode: %w", err)
+		}
+	}
+	return nil
 }

@@ -89,7 +89,7 @@ func (a *app) restore(c *cli.Context) (err error) {
 	o.Keep, o.Temp = r.ownFolders(), r.where.Cache
 	if r.conf != nil && s.Writer == r.own {
 		// A snapshot does not tell this one.
-		if set, ok := r.conf.Sets[name{s.Set}]; ok {
+		if set, ok := r.conf.Set(s.Set); ok {
 			o.LargerThan = int64(set.ExcludeLargerThan)
 		}
 	}
@@ -140,8 +140,8 @@ func (r *reading) pastCache() error {
 // ownFolders are what no restore may delete.
 func (r *reading) ownFolders() []string {
 	own := []string{r.where.State, r.where.Cache}
-	if r.url.Folder != "" {
-		own = append(own, r.url.Folder)
+	if r.url.Folder() != "" {
+		own = append(own, r.url.Folder())
 	}
 	return own
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/metastore"
@@ -26,16 +27,16 @@ type setup struct {
 	app        *app
 	where      state.Folders
 	url        stores.URL
-	paths      []string     // absolute
-	sets       []revivedSet // of a config that is brought back, instead of paths
+	paths      []string             // absolute
+	sets       []config.TemplateSet // of a config that is brought back, instead of paths
 	writer     string
 	named      bool // by --writer: no number is appended
 	further    bool // another machine has the kit
 	classic    bool
 	recipients []string
 	rootPublic remote.PublicKey
-	lockTime   lockTime
-	lockMode   lockMode
+	lockTime   config.LockTime
+	lockMode   config.LockMode
 	kit        string // path; "" on a further machine
 	kitFolder  string
 
@@ -95,7 +96,7 @@ func (s *setup) run(ctx context.Context) (err error) {
 	if made {
 		defer func() {
 			if err != nil {
-				os.Remove(s.url.Folder) // stays if anything is in it
+				os.Remove(s.url.Folder()) // stays if anything is in it
 			}
 		}()
 	}
@@ -105,7 +106,7 @@ func (s *setup) run(ctx context.Context) (err error) {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
-	if err := stores.LockUploads(ctx, s.store, lockOf(s.lockTime, s.lockMode, s.app.now)); err != nil {
+	if err := stores.LockUploads(ctx, s.store, config.LockOf(s.lockTime, s.lockMode, s.app.now)); err != nil {
 		return err
 	}
 	if err := s.keys(); err != nil {
@@ -284,6 +285,18 @@ func (s *setup) writeKit(context.Context) error {
 		return fmt.Errorf("%w; a kit is never overwritten, choose another --kit FILE", err)
 	}
 	return err
+}
+
+// configText is the config, with one set of the paths unless there are others.
+func (s *setup) configText() string {
+	t := config.Template{
+		Store: s.url.String(), Writer: s.writer, StateDir: s.where.State, RootKey: s.rootPublic.String(),
+		Recipients: s.recipients, LockTime: s.lockTime, LockMode: s.lockMode, Sets: s.sets,
+	}
+	if len(t.Sets) == 0 {
+		t.Sets = []config.TemplateSet{{Name: "default", Paths: s.paths}}
+	}
+	return t.Text()
 }
 
 func (s *setup) writeConfig(context.Context) error {

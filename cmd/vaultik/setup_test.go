@@ -19,10 +19,14 @@ import (
 // plan is an init of bench b that is about to start.
 func plan(t *testing.T, b *bench) *setup {
 	t.Helper()
+	u, err := stores.ParseURL(b.store())
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.app.ui = &ui.Printer{Out: &b.out, Err: &b.err}
 	return &setup{
 		app: b.app, where: state.Folders{Config: b.dir + "/vaultik.toml", State: b.dir + "/state", Cache: b.dir + "/cache"},
-		url: stores.URL{Folder: b.dir + "/store"}, paths: []string{b.dir + "/source"}, writer: "ann", kit: b.dir + "/kit.txt", classic: true,
+		url: u, paths: []string{b.dir + "/source"}, writer: "ann", kit: b.dir + "/kit.txt", classic: true,
 	}
 }
 

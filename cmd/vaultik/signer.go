@@ -36,7 +36,7 @@ func nextRun(ctx context.Context, index *metastore.Index) (remote.Seq, error) {
 // A machine whose first key waits for the kit's word is only warned: the
 // certificate will cover what was made before it.
 func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index *metastore.Index) (none remote.SigningKey, err error) {
-	writer, first := w.conf.Writer.string, w.config.Store == nil // several sets are told once
+	writer, first := w.conf.Writer.String(), w.config.Store == nil // several sets are told once
 	dir := filepath.Join(w.where.State, writer)
 	current, lostKey := readSigningKey(filepath.Join(dir, state.SigningKeyFile))
 	if lostKey != nil && !errors.Is(lostKey, fs.ErrNotExist) {

@@ -153,7 +153,7 @@ func (a *app) showStore(r *reading, looks []look) error {
 func (r *reading) yours() map[string][]string {
 	yours := make(map[string][]string)
 	if r.conf != nil {
-		for _, recipient := range r.conf.recipients() {
+		for _, recipient := range r.conf.PublicKeys() {
 			print := seal.Fingerprint(recipient)
 			yours[print] = append(yours[print], "config")
 		}
@@ -179,7 +179,7 @@ func (a *app) tellUnreadable(r *reading, w *remote.WriterState) {
 	if r.conf == nil || w.Writer != r.own {
 		return
 	}
-	for _, recipient := range r.conf.recipients() {
+	for _, recipient := range r.conf.PublicKeys() {
 		print := seal.Fingerprint(recipient)
 		closed, newest := 0, ""
 		for _, s := range w.Snapshots {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -52,7 +53,7 @@ func (s *setup) journalStore(ctx context.Context) (stores.Store, error) {
 
 func readJournal(staging string) (journal, error) {
 	var j journal
-	text, err := state.ReadFile(filepath.Join(staging, journalFile), configLimit)
+	text, err := state.ReadFile(filepath.Join(staging, journalFile), config.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil // interrupted before anything left the folder
 	}
@@ -73,7 +74,7 @@ func undo(ctx context.Context, staging string, store remote.Store) error {
 		return err
 	}
 	for path, sum := range j.Files {
-		content, err := state.ReadFile(path, configLimit)
+		content, err := state.ReadFile(path, config.MaxSize)
 		if err == nil && remote.Sum(content) == sum {
 			err = os.Remove(path)
 		}
@@ -82,7 +83,7 @@ func undo(ctx context.Context, staging string, store remote.Store) error {
 		}
 	}
 	for key, sum := range j.Objects {
-		object, err := stores.Fetch(ctx, store, key, configLimit)
+		object, err := stores.Fetch(ctx, store, key, config.MaxSize)
 		if err == nil && remote.Sum(object) == sum {
 			err = store.Delete(ctx, key)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -32,7 +33,7 @@ const (
 // writing is what a backup works with.
 type writing struct {
 	where  state.Folders
-	conf   *config
+	conf   *config.Config
 	url    stores.URL
 	config backup.Config
 	sets   []backup.Set
@@ -61,7 +62,7 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 	if w.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return w, err
 	}
-	if w.conf, err = readConfig(w.where.Config); err != nil {
+	if w.conf, err = config.Read(w.where.Config); err != nil {
 		return w, err
 	}
 	a.useStateDir(&w.where, w.conf)
@@ -86,10 +87,10 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 // complete makes sure that the config says all that a backup needs.
 func (w *writing) complete(c *cli.Context, a *app) (err error) {
 	missing := func(what string) error {
-		return fmt.Errorf("%s: %s is missing; \"vaultik init\" writes a complete config", w.conf.path, what)
+		return fmt.Errorf("%s: %s is missing; \"vaultik init\" writes a complete config", w.conf.Path(), what)
 	}
 	switch {
-	case w.conf.Writer.string == "":
+	case w.conf.Writer.String() == "":
 		return missing("writer")
 	case len(w.conf.Recipients) == 0:
 		return missing("recipients")
@@ -120,13 +121,13 @@ func (w *writing) complete(c *cli.Context, a *app) (err error) {
 func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 	names := c.Args().Slice()
 	if len(names) == 0 {
-		names = w.conf.setNames()
+		names = w.conf.SetNames()
 	}
 	var sets []backup.Set
 	for i, n := range names {
-		conf, ok := w.conf.Sets[name{n}]
+		conf, ok := w.conf.Set(n)
 		if !ok {
-			return nil, fmt.Errorf("%s has no set %q; it has %s", w.conf.path, n, ui.QuoteAll(w.conf.setNames()))
+			return nil, fmt.Errorf("%s has no set %q; it has %s", w.conf.Path(), n, ui.QuoteAll(w.conf.SetNames()))
 		}
 		if slices.Contains(names[:i], n) {
 			return nil, fmt.Errorf("set %q is named twice", n)
@@ -136,7 +137,7 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 			return nil, err
 		}
 		for _, p := range conf.Paths {
-			set.Roots = append(set.Roots, p.string)
+			set.Roots = append(set.Roots, p.String())
 		}
 		var err error
 		if set.Rules, err = w.rules(c, conf); err != nil {
@@ -151,14 +152,14 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 }
 
 // rules are the set's, those of the options, and what is always left out.
-func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
-	r, err := conf.rules()
+func (w *writing) rules(c *cli.Context, conf config.Set) (backup.Rules, error) {
+	r, err := conf.Rules()
 	if err != nil {
 		return r, err
 	}
 	r.Patterns = append(r.Patterns, c.StringSlice("exclude")...)
 	for _, file := range c.StringSlice("exclude-file") {
-		patterns, err := readPatterns(file)
+		patterns, err := config.ReadPatterns(file)
 		if err != nil {
 			return r, err
 		}
@@ -166,7 +167,7 @@ func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
 	}
 	r.IfPresent = append(r.IfPresent, c.StringSlice("exclude-if-present")...)
 	if s := c.String("exclude-larger-than"); s != "" {
-		limit, err := parseSize(s)
+		limit, err := config.ParseSize(s)
 		if err != nil {
 			return r, fmt.Errorf("--exclude-larger-than: %w", err)
 		}
@@ -175,15 +176,15 @@ func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
 	r.CacheDirs = r.CacheDirs || c.Bool("exclude-caches")
 	r.OneFileSystem = r.OneFileSystem || c.Bool("one-file-system")
 	r.Always = []string{state.Resolve(w.where.State), state.Resolve(w.where.Cache)}
-	if w.url.Folder != "" {
-		r.Always = append(r.Always, state.Resolve(w.url.Folder))
+	if w.url.Folder() != "" {
+		r.Always = append(r.Always, state.Resolve(w.url.Folder()))
 	}
 	return r, nil
 }
 
 // wire opens the writer's files and the store.
 func (a *app) wire(ctx context.Context, w *writing) error {
-	writer := w.conf.Writer.string
+	writer := w.conf.Writer.String()
 	dir := filepath.Join(w.where.State, writer)
 	secret, err := state.ReadSecret(filepath.Join(dir, state.SecretFile))
 	if err != nil {
@@ -202,7 +203,7 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 		return err
 	}
 	w.closes = append(w.closes, store.Close)
-	if err := stores.LockUploads(ctx, store, w.conf.lock(a.now)); err != nil {
+	if err := stores.LockUploads(ctx, store, w.conf.Lock(a.now)); err != nil {
 		return err
 	}
 	if err := w.checkStore(ctx, store); err != nil {
@@ -227,7 +228,7 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 	b := buildInfo()
 	w.config = backup.Config{
 		Store: store, Index: index, Source: disk, Writer: writer, Hostname: host,
-		Version: b.Version, Revision: b.Revision, Recipients: w.conf.recipients(), Signer: signer,
+		Version: b.Version, Revision: b.Revision, Recipients: w.conf.PublicKeys(), Signer: signer,
 		Chunking: metastore.Chunking{Algorithm: chunker, Min: chunkMin, Avg: chunkAvg, Max: chunkMax, Secret: secret},
 		Level:    seal.Level(w.conf.Compression), BlobSize: blobSize, Now: a.now,
 		Root: w.conf.RootKey.PublicKey, CompactPerRun: int64(w.conf.CompactPerRun), ResealPerRun: int64(w.conf.ResealPerRun),
@@ -237,11 +238,11 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 
 // uploadLimit is what all uploads of a run share: the option's rate, else the
 // config's.
-func uploadLimit(c *cli.Context, conf *config) (*rate.Limiter, error) {
+func uploadLimit(c *cli.Context, conf *config.Config) (*rate.Limiter, error) {
 	r := conf.LimitUpload
 	if s := c.String("limit-upload"); c.IsSet("limit-upload") {
 		var err error
-		if r, err = parseRate(s); err != nil {
+		if r, err = config.ParseRate(s); err != nil {
 			return nil, fmt.Errorf("--limit-upload: %w", err)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	iofs "io/fs"
 	"testing"
 
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/mem"
 )
@@ -35,7 +35,11 @@ func (s answering) Stat(context.Context, string) (remote.Info, error) { return r
 // up; credentials that may only write cannot know, which is no reason to stop.
 func TestOnlyTheStoreThatInitSetUpIsWrittenTo(t *testing.T) {
 	down := errors.New("connection reset")
-	w := &writing{conf: &config{Writer: name{"ann"}}, url: stores.URL{Folder: "/srv/backup"}}
+	conf, err := config.Parse("vaultik.toml", []byte("store = \"file:///srv/backup\"\nwriter = \"ann\""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &writing{conf: conf, url: *conf.Store}
 	for _, c := range []struct{ answer, want error }{
 		{nil, nil}, {remote.ErrDenied, nil}, {iofs.ErrNotExist, remote.ErrNoStore}, {down, down},
 	} {

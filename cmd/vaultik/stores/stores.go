@@ -26,7 +26,7 @@ import (
 
 // URL is a store's address: file:///folder, or what s3.ParseURL reads. It has one spelling, String's, by which the freshness memory knows it.
 type URL struct {
-	Folder string     // of a local store, absolute; "" of the other kind
+	folder string     // of a local store, absolute; "" of the other kind
 	s3     s3.Options // of that one
 }
 
@@ -53,15 +53,18 @@ func ParseURL(s string) (URL, error) {
 	case strings.ContainsRune(path, 0):
 		return URL{}, fmt.Errorf("store %q: no folder's name holds a NUL byte", s)
 	}
-	return URL{Folder: filepath.Clean(path)}, nil
+	return URL{folder: filepath.Clean(path)}, nil
 }
+
+// Folder is where a local store lies, absolute; "" of the other kind.
+func (u URL) Folder() string { return u.folder }
 
 // String is an address that ParseURL reads back as the same store.
 func (u URL) String() string {
-	if u.Folder == "" {
+	if u.folder == "" {
 		return u.s3.URL()
 	}
-	return "file://" + (&url.URL{Path: u.Folder}).EscapedPath()
+	return "file://" + (&url.URL{Path: u.folder}).EscapedPath()
 }
 
 // UnmarshalText makes it a value of the config file.
@@ -78,11 +81,11 @@ type Store interface {
 
 // Open opens a store that exists; remote.ErrNoStore if there is none.
 func (u URL) Open(ctx context.Context, r Route) (Store, error) {
-	if u.Folder == "" {
+	if u.folder == "" {
 		u.s3.Limit, u.s3.Slow = r.Limit, r.Slow
 		return s3.Open(ctx, u.s3)
 	}
-	s, err := dir.Open(u.Folder)
+	s, err := dir.Open(u.folder)
 	if err != nil {
 		return nil, err
 	}
@@ -94,18 +97,18 @@ func (u URL) Open(ctx context.Context, r Route) (Store, error) {
 // folder above it must exist: if it does not, the address is mistyped or a
 // disk is not mounted. made says whether it was made.
 func (u URL) Create(ctx context.Context, r Route) (s Store, made bool, err error) {
-	if u.Folder == "" {
+	if u.folder == "" {
 		s, err = u.Open(ctx, r)
 		return s, false, err
 	}
-	if _, err := os.Stat(u.Folder); errors.Is(err, fs.ErrNotExist) {
-		if above, err := os.Stat(filepath.Dir(u.Folder)); err != nil || !above.IsDir() {
+	if _, err := os.Stat(u.folder); errors.Is(err, fs.ErrNotExist) {
+		if above, err := os.Stat(filepath.Dir(u.folder)); err != nil || !above.IsDir() {
 			return nil, false, fmt.Errorf("%w: there is no folder %q to make the store %q in; make it, or mount its disk",
-				remote.ErrNoStore, filepath.Dir(u.Folder), filepath.Base(u.Folder))
+				remote.ErrNoStore, filepath.Dir(u.folder), filepath.Base(u.folder))
 		}
 		made = true
 	}
-	s, err = dir.Create(u.Folder)
+	s, err = dir.Create(u.folder)
 	return s, made, err
 }
 

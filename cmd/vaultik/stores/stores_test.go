@@ -15,8 +15,8 @@ func TestStoreAddresses(t *testing.T) {
 		{"file:///what%3F", "/what?", "file:///what%3F"},
 	} {
 		u, err := ParseURL(c.in)
-		if err != nil || u.Folder != c.folder || u.String() != c.out {
-			t.Errorf("%q: folder %q, address %q, %v", c.in, u.Folder, u, err)
+		if err != nil || u.folder != c.folder || u.String() != c.out {
+			t.Errorf("%q: folder %q, address %q, %v", c.in, u.folder, u, err)
 		}
 	}
 	for in, says := range map[string]string{

@@ -1,6 +1,8 @@
-package main
+package config
 
 import (
+	"crypto/rand"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -8,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
+	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
@@ -36,7 +38,7 @@ paths = ["/var/mail"]
 )
 
 func TestConfigSaysEverything(t *testing.T) {
-	c, err := parseConfig("vaultik.toml", []byte(goodConfig))
+	c, err := Parse("vaultik.toml", []byte(goodConfig))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,7 @@ func TestConfigSaysEverything(t *testing.T) {
 	if c.CompactPerRun != 1<<30 || c.ResealPerRun != 0 {
 		t.Errorf("compact_per_run %d, reseal_per_run %d", c.CompactPerRun, c.ResealPerRun)
 	}
-	if c, err := parseConfig("vaultik.toml", []byte("compact_per_run = \"0\"\nreseal_per_run = \"10GiB\"\n"+goodConfig)); err != nil || c.CompactPerRun != 0 || c.ResealPerRun != 10<<30 {
+	if c, err := Parse("vaultik.toml", []byte("compact_per_run = \"0\"\nreseal_per_run = \"10GiB\"\n"+goodConfig)); err != nil || c.CompactPerRun != 0 || c.ResealPerRun != 10<<30 {
 		t.Errorf("with compact_per_run and reseal_per_run: %v, %v", c, err)
 	}
 	if c.LimitUpload != 5<<20 {
@@ -58,18 +60,18 @@ func TestConfigSaysEverything(t *testing.T) {
 	if c.CacheSize != 0 {
 		t.Errorf("cache_size %d", c.CacheSize)
 	}
-	if c, err := parseConfig("vaultik.toml", []byte("cache_size = \"20GiB\"\n"+goodConfig)); err != nil || c.CacheSize != 20<<30 {
+	if c, err := Parse("vaultik.toml", []byte("cache_size = \"20GiB\"\n"+goodConfig)); err != nil || c.CacheSize != 20<<30 {
 		t.Errorf("with cache_size: %v, %v", c, err)
 	}
-	if d := cmp.Diff([]string{"home", "mail"}, c.setNames()); d != "" {
+	if d := cmp.Diff([]string{"home", "mail"}, c.SetNames()); d != "" {
 		t.Errorf("sets:\n%s", d)
 	}
-	want := setConfig{
-		Paths: []folder{{"/home/ann"}, {"/etc"}}, Exclude: []string{"*.o", "/home/ann/.cache"},
-		ExcludeFile: []folder{{"/etc/vaultik/exclude"}}, ExcludeIfPresent: []string{".nobackup"},
+	want := Set{
+		Paths: []Folder{{"/home/ann"}, {"/etc"}}, Exclude: []string{"*.o", "/home/ann/.cache"},
+		ExcludeFile: []Folder{{"/etc/vaultik/exclude"}}, ExcludeIfPresent: []string{".nobackup"},
 		ExcludeLargerThan: 4 << 30, ExcludeCaches: true, OneFileSystem: true,
 	}
-	if d := cmp.Diff(want, c.Sets[name{"home"}], cmp.AllowUnexported(folder{})); d != "" {
+	if d := cmp.Diff(want, c.Sets[Name{"home"}], cmp.AllowUnexported(Folder{})); d != "" {
 		t.Errorf("set home (-want +got):\n%s", d)
 	}
 }
@@ -109,7 +111,7 @@ func TestConfigMistakesAreToldWithTheirPlace(t *testing.T) {
 			if text == goodConfig {
 				t.Fatalf("%q is not in the config", c.from)
 			}
-			_, err := parseConfig("c.toml", []byte(text))
+			_, err := Parse("c.toml", []byte(text))
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -134,12 +136,12 @@ func TestSetsKeepTheirOrder(t *testing.T) {
 		"sets = { z = { paths = ['/z'] }, m = { paths = ['/m'] } }":              {"z", "m"},
 		"sets.z.paths = ['/z']\nsets.a.paths = ['/a']\nsets.z.exclude = ['*.o']": {"z", "a"},
 	} {
-		c, err := parseConfig("c.toml", []byte(text))
+		c, err := Parse("c.toml", []byte(text))
 		if err != nil {
 			t.Errorf("%v\n%s", err, text)
 			continue
 		}
-		if d := cmp.Diff(want, c.setNames()); d != "" {
+		if d := cmp.Diff(want, c.SetNames()); d != "" {
 			t.Errorf("(-want +got):\n%s%s", d, text)
 		}
 	}
@@ -147,29 +149,32 @@ func TestSetsKeepTheirOrder(t *testing.T) {
 
 // What init writes is read back as it was meant, whatever the paths are.
 func TestWrittenConfigIsReadBack(t *testing.T) {
-	b := newBench(t)
+	root := rootForTest(t)
 	rapid.Check(t, func(r *rapid.T) {
 		text := rapid.StringMatching(`[ -~äöü€\t]{0,20}`)
-		s := &setup{
-			app: b.app, writer: "ann", url: stores.URL{Folder: "/" + filepath.Clean(rapid.StringMatching(`[a-z %?#äö'"\\]{1,12}`).Draw(r, "store"))},
-			where: state.Folders{State: filepath.Clean("/" + text.Draw(r, "state"))}, recipients: []string{testRecipient},
-		}
-		if err := s.keysForTest(); err != nil {
+		folder := url.URL{Scheme: "file", Path: "/" + filepath.Clean(rapid.StringMatching(`[a-z %?#äö'"\\]{1,12}`).Draw(r, "store"))}
+		u, err := stores.ParseURL(folder.String())
+		if err != nil {
 			r.Fatal(err)
 		}
-		for range rapid.IntRange(1, 4).Draw(r, "paths") {
-			s.paths = append(s.paths, filepath.Clean("/"+text.Draw(r, "path")))
+		w := Template{
+			Store: u.String(), Writer: "ann", StateDir: filepath.Clean("/" + text.Draw(r, "state")), RootKey: root, Recipients: []string{testRecipient},
 		}
-		c, err := parseConfig("c.toml", []byte(s.configText()))
+		set := TemplateSet{Name: "default"}
+		for range rapid.IntRange(1, 4).Draw(r, "paths") {
+			set.Paths = append(set.Paths, filepath.Clean("/"+text.Draw(r, "path")))
+		}
+		w.Sets = []TemplateSet{set}
+		c, err := Parse("c.toml", []byte(w.Text()))
 		if err != nil {
-			r.Fatalf("%v\n%s", err, s.configText())
+			r.Fatalf("%v\n%s", err, w.Text())
 		}
 		var paths []string
-		for _, p := range c.Sets[name{"default"}].Paths {
+		for _, p := range c.Sets[Name{"default"}].Paths {
 			paths = append(paths, p.string)
 		}
-		got := []any{c.Store.String(), c.Writer.string, c.StateDir.string, c.RootKey.String(), c.recipients(), paths}
-		want := []any{s.url.String(), s.writer, s.where.State, s.rootPublic.String(), s.recipients, s.paths}
+		got := []any{c.Store.String(), c.Writer.string, c.StateDir.string, c.RootKey.String(), c.PublicKeys(), paths}
+		want := []any{w.Store, w.Writer, w.StateDir, w.RootKey, w.Recipients, set.Paths}
 		if d := cmp.Diff(want, got); d != "" {
 			r.Fatalf("(-want +got):\n%s", d)
 		}
@@ -178,43 +183,44 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 
 // The comments of a written config name settings that exist.
 func TestCommentsOfAWrittenConfigAreSettings(t *testing.T) {
-	b := newBench(t)
-	s := &setup{app: b.app, writer: "ann", url: stores.URL{Folder: "/s"}, where: state.Folders{State: "/state"}, recipients: []string{testRecipient}, paths: []string{"/home"}}
-	if err := s.keysForTest(); err != nil {
-		t.Fatal(err)
+	w := Template{
+		Store: "file:///s", Writer: "ann", StateDir: "/state", RootKey: rootForTest(t), Recipients: []string{testRecipient},
+		Sets: []TemplateSet{{Name: "default", Paths: []string{"/home"}}},
 	}
 	var open []string
-	for _, line := range strings.Split(s.configText(), "\n") {
+	for _, line := range strings.Split(w.Text(), "\n") {
 		if rest, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(rest, " ") {
 			line = rest
 		}
 		open = append(open, line)
 	}
-	c, err := parseConfig("c.toml", []byte(strings.Join(open, "\n")))
+	c, err := Parse("c.toml", []byte(strings.Join(open, "\n")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.Sets[name{"default"}]; len(s.Exclude) == 0 || s.ExcludeLargerThan == 0 || !s.OneFileSystem || !s.ExcludeCaches || c.IdentityCommand == "" || c.LimitUpload == 0 || c.ResealPerRun == 0 {
+	if s := c.Sets[Name{"default"}]; len(s.Exclude) == 0 || s.ExcludeLargerThan == 0 || !s.OneFileSystem || !s.ExcludeCaches || c.IdentityCommand == "" || c.LimitUpload == 0 || c.ResealPerRun == 0 {
 		t.Errorf("not all settings are mentioned: %+v", c)
 	}
 }
 
-// keysForTest makes the keys of a further machine.
-func (s *setup) keysForTest() error {
-	s.further = true
-	err := s.keys()
-	s.rootPublic = s.signer.Public()
-	return err
+// rootForTest is the public half of a root key.
+func rootForTest(t *testing.T) string {
+	t.Helper()
+	root, err := remote.GenerateSigningKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root.Public().String()
 }
 
 func TestSizes(t *testing.T) {
-	for s, want := range map[string]byteCount{"1B": 1, "10kB": 10_000, "10KiB": 10_240, "1.5GiB": 3 << 29, "100 MiB": 100 << 20, "7M": 7_000_000} {
-		if got, err := parseSize(s); err != nil || got != want {
+	for s, want := range map[string]ByteCount{"1B": 1, "10kB": 10_000, "10KiB": 10_240, "1.5GiB": 3 << 29, "100 MiB": 100 << 20, "7M": 7_000_000} {
+		if got, err := ParseSize(s); err != nil || got != want {
 			t.Errorf("%q: %d, %v, want %d", s, got, err, want)
 		}
 	}
 	for _, s := range []string{"", "0", "-1", "x", "MiB", "1 furlong", "1", "9,999", "99999999999EiB", "1e400", "NaN"} {
-		if got, err := parseSize(s); err == nil {
+		if got, err := ParseSize(s); err == nil {
 			t.Errorf("%q is taken for %d", s, got)
 		}
 	}
@@ -225,7 +231,7 @@ func FuzzSize(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := parseSize(s); err == nil && n <= 0 {
+		if n, err := ParseSize(s); err == nil && n <= 0 {
 			t.Errorf("%q is taken for %d", s, n)
 		}
 	})
@@ -238,7 +244,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("[sets.a]\npaths = ['/x']\n[[sets.a]]"))
 	f.Add([]byte("store.x = 1\n\"\\u0000\" = 2"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		c, err := parseConfig("c.toml", text)
+		c, err := Parse("c.toml", text)
 		if err != nil {
 			for line := range strings.Lines(err.Error()) {
 				if strings.HasPrefix(line, "c.toml:") {
@@ -261,4 +267,23 @@ func FuzzConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestRates(t *testing.T) {
+	for in, want := range map[string]ByteRate{
+		"5MiB/s": 5 << 20, "5MiB": 5 << 20, "500kB/s": 500_000, "500 KB/s": 500_000, "1.5MB/s": 1_500_000, "2M/s": 2_000_000, "4096B": 4096, " 1GiB /s ": 1 << 30,
+	} {
+		if got, err := ParseRate(in); got != want || err != nil {
+			t.Errorf("%q: %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for in, says := range map[string]string{
+		"": "is not a rate", "fast": "is not a rate", "5000": "is not a rate", "0": "is not a rate", "-5MiB/s": "is not a rate", "5MiB/h": "is not a rate", "5MiB/s/s": "is not a rate",
+		"/s": "is not a rate", "NaN": "is not a rate", "99999999EB/s": "is not a rate",
+		"5Mb/s": "bits", "5Mbit/s": "bits", "8000kbit": "bits", "999B/s": "too slow",
+	} {
+		if got, err := ParseRate(in); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "5MiB/s, in bytes") {
+			t.Errorf("%q: %d, %v; want an error with %q and an example", in, got, err, says)
+		}
+	}
 }

@@ -1,13 +1,32 @@
-package main
+package config
 
 import (
 	"fmt"
 	"strings"
 )
 
-// configText is the config that init writes: every setting there is, with
-// those that are not needed as comments.
-func (s *setup) configText() string {
+// Template is a config to be written. Every text in it is taken as it is.
+type Template struct {
+	Store      string
+	Writer     string
+	StateDir   string
+	RootKey    string
+	Recipients []string
+	LockTime   LockTime
+	LockMode   LockMode
+	Sets       []TemplateSet
+}
+
+// TemplateSet is a set of it.
+type TemplateSet struct {
+	Name     string
+	Paths    []string
+	Excludes []string
+}
+
+// Text is the file: every setting there is, with those that are not needed as
+// comments.
+func (t Template) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Config of vaultik on this machine. It holds no secret key.
 
@@ -90,30 +109,36 @@ recipients = [
 
 # Leave out what is mounted below the paths.
 #one_file_system = true
-`, tomlString(s.url.String()), tomlString(s.writer), tomlString(s.where.State), tomlString(s.rootPublic.String()),
-		tomlList(s.recipients), s.lockText(), s.setsText())
+`, tomlString(t.Store), tomlString(t.Writer), tomlString(t.StateDir), tomlString(t.RootKey),
+		tomlList(t.Recipients), t.lockText(), t.setsText())
 	return b.String()
 }
 
-// setsText is the config's sets: those that are brought back, or the default.
-func (s *setup) setsText() string {
-	sets := s.sets
-	if len(sets) == 0 {
-		sets = []revivedSet{{name: "default", paths: s.paths}}
-	}
+func (t Template) setsText() string {
 	var all []string
-	for _, set := range sets {
-		name := set.name
+	for _, set := range t.Sets {
+		name := set.Name
 		if strings.Contains(name, ".") {
 			name = tomlString(name)
 		}
-		text := "[sets." + name + "]\npaths = [\n" + tomlList(set.paths) + "]\n"
-		if len(set.excludes) > 0 {
-			text += "exclude = [\n" + tomlList(set.excludes) + "]\n"
+		text := "[sets." + name + "]\npaths = [\n" + tomlList(set.Paths) + "]\n"
+		if len(set.Excludes) > 0 {
+			text += "exclude = [\n" + tomlList(set.Excludes) + "]\n"
 		}
 		all = append(all, text)
 	}
 	return strings.Join(all, "\n")
+}
+
+func (t Template) lockText() string {
+	length, mode := "#object_lock = \"30d\"", "#object_lock_mode = \"compliance\""
+	if !t.LockTime.IsZero() {
+		length = "object_lock = " + tomlString(t.LockTime.String())
+	}
+	if t.LockMode.LockMode != "" {
+		mode = "object_lock_mode = " + tomlString(strings.ToLower(string(t.LockMode.LockMode)))
+	}
+	return length + "\n" + mode
 }
 
 func tomlList(items []string) string {
