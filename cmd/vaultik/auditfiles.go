@@ -31,7 +31,7 @@ func (a *app) auditFiles(c *cli.Context, r *reading, report *auditReport, writer
 	if some == nil {
 		some = slices.DeleteFunc(catalog.Snapshots(), func(s fs.Snapshot) bool { return !slices.Contains(writers, s.Writer) })
 	}
-	if err := r.id.check(some...); err != nil {
+	if err := r.id.Check(some...); err != nil {
 		return err
 	}
 	o := check.Options{Catalog: catalog, Snapshots: some, Report: report.file, Progress: report.checking}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -13,7 +14,6 @@ import (
 // Errors that only the command line knows.
 var (
 	errIncomplete  = errors.New("some sources could not be read")
-	errNoIdentity  = errors.New("no identity")
 	errInterrupted = errors.New("interrupted")
 )
 
@@ -30,7 +30,7 @@ var exits = []struct {
 	{1, "failed, no snapshot; an audit: something is missing, damaged or too old", nil},
 	{11, "locked: another run is at work on this machine", []error{state.ErrLocked}},
 	{10, "no store there, out of reach, or not the one that init set up", []error{remote.ErrNoStore}},
-	{12, "no identity, or none that matches", []error{errNoIdentity, seal.ErrNoIdentity}},
+	{12, "no identity, or none that matches", []error{kit.ErrNoIdentity, seal.ErrNoIdentity}},
 	{13, "not trusted: a signature or the chain does not hold", []error{remote.ErrNotTrusted, remote.ErrMissing}},
 	{130, "interrupted", []error{errInterrupted}},
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -45,20 +46,20 @@ func (a *app) fromKit(c *cli.Context) (err error) {
 	if r.id, err = a.identity(c.Context, c.String("from-kit"), nil); err != nil {
 		return err
 	}
-	if r.id.kit == nil {
-		return fmt.Errorf("%w: %q is an age identity without a root key; --from-kit needs the recovery kit", errNoIdentity, r.id.from)
+	if r.id.Kit == nil {
+		return fmt.Errorf("%w: %q is an age identity without a root key; --from-kit needs the recovery kit", kit.ErrNoIdentity, r.id.From)
 	}
 	address := c.String("store")
 	if address == "" {
 		address = a.env("VAULTIK_STORE")
 	}
 	if address == "" {
-		address = r.id.kit.Store
+		address = r.id.Kit.Store
 	}
 	if r.url, err = stores.ParseURL(address); err != nil {
 		return err
 	}
-	r.root = r.id.kit.Root.Public()
+	r.root = r.id.Kit.Root.Public()
 	defer collectOften()()
 	v, err := a.openRevival(c.Context, r, func(store remote.Store) (string, error) { return chooseWriter(c, store, r.url) })
 	if err != nil {
@@ -143,8 +144,8 @@ func chooseWriter(c *cli.Context, store remote.Store, u stores.URL) (string, err
 // has only their fingerprints: the keys themselves come from the kit and from
 // --recipient.
 func (r *revival) recipients(c *cli.Context) ([]string, error) {
-	known := slices.Clone(r.id.kit.Recipients)
-	for _, key := range r.id.keys {
+	known := slices.Clone(r.id.Kit.Recipients)
+	for _, key := range r.id.Keys {
 		switch key := key.(type) {
 		case *age.HybridIdentity:
 			known = append(known, key.Recipient().String())

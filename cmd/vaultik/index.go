@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -121,19 +122,19 @@ func textOf(key remote.PublicKey) string {
 }
 
 // rootOf is the root key that the config and the kit agree on.
-func rootOf(id *identity, conf *config.Config) (root remote.PublicKey, err error) {
+func rootOf(id *kit.Identity, conf *config.Config) (root remote.PublicKey, err error) {
 	if conf != nil {
 		root = conf.RootKey.PublicKey
 	}
 	switch {
-	case id.kit == nil && root.IsZero():
+	case id.Kit == nil && root.IsZero():
 		return root, errors.New("no root key: the config has none; give the recovery kit as --identity")
-	case id.kit == nil:
+	case id.Kit == nil:
 	case root.IsZero():
-		root = id.kit.Root.Public()
-	case !root.Equal(id.kit.Root.Public()):
+		root = id.Kit.Root.Public()
+	case !root.Equal(id.Kit.Root.Public()):
 		return root, fmt.Errorf("%w: the kit's root key is %s, this machine's config trusts %s; is this the kit of this store?",
-			remote.ErrNotTrusted, id.kit.Root.Public(), root)
+			remote.ErrNotTrusted, id.Kit.Root.Public(), root)
 	}
 	return root, nil
 }
@@ -165,7 +166,7 @@ func (r *revival) refuseHealthy(force bool) error {
 // signed its number is taken, and only the index that has it can finish it.
 func (r *revival) unfinished(ctx context.Context) error {
 	key := remote.SignatureKey(remote.ManifestKey(r.writer, r.next))
-	signature, err := stores.Fetch(ctx, r.store, key, identityLimit)
+	signature, err := stores.Fetch(ctx, r.store, key, kit.MaxSize)
 	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return fmt.Errorf("look for an unfinished run: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -87,11 +88,11 @@ func (s *setup) keys() (err error) {
 
 // kitText is the recovery kit.
 func (s *setup) kitText() string {
-	k := kit{
+	k := kit.Kit{
 		Store: s.url.String(), Writer: s.writer, Made: s.app.now().UTC().Truncate(time.Second), By: buildInfo().Version,
 		Root: s.root, Identity: s.identity, Recipients: s.recipients,
 	}
-	return k.text()
+	return k.Text()
 }
 
 // farewell says what was made and what to do now.

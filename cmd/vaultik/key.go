@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -88,13 +89,13 @@ func (a *app) keyCommand() *cli.Command {
 // kitStore is the kit and the store that it, or an option, names.
 type kitStore struct {
 	stores.Store
-	kit *kit
+	kit *kit.Kit
 	url stores.URL
 }
 
 // openKitStore reads the kit of --kit and opens its store.
 func (a *app) openKitStore(c *cli.Context) (*kitStore, error) {
-	k, err := readKit(c.String("kit"))
+	k, err := kit.Read(c.String("kit"))
 	if err != nil {
 		return nil, err
 	}
@@ -116,21 +117,6 @@ func (a *app) openKitStore(c *cli.Context) (*kitStore, error) {
 	return &kitStore{store, k, u}, nil
 }
 
-func readKit(path string) (*kit, error) {
-	if path == "" {
-		return nil, errors.New("no kit given; add --kit FILE, the recovery kit, which holds the root key")
-	}
-	text, err := state.ReadFile(path, identityLimit)
-	if err != nil {
-		return nil, fmt.Errorf("read the recovery kit: %w", err)
-	}
-	k, err := parseKit(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("recovery kit %q: %w", path, err)
-	}
-	return k, nil
-}
-
 // keyOption reads --key: a public key, or a file with one. Without it the key
 // is zero.
 func keyOption(c *cli.Context) (remote.PublicKey, error) {
@@ -142,7 +128,7 @@ func keyOption(c *cli.Context) (remote.PublicKey, error) {
 	if err == nil {
 		return key, nil
 	}
-	text, unread := state.ReadFile(given, identityLimit)
+	text, unread := state.ReadFile(given, kit.MaxSize)
 	if unread != nil {
 		return key, fmt.Errorf("--key is not a signing key as \"vaultik init\" prints it, RW…, nor a file with one: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
@@ -42,7 +43,7 @@ func stolen(t *testing.T) (*bench, *dir.Store, remote.PublicKey) {
 	})
 	key, err := readSigningKey(filepath.Join(b.dir, "state/ann", state.SigningKeyFile))
 	must(err)
-	k, err := readKit(b.dir + "/kit.txt")
+	k, err := kit.Read(b.dir + "/kit.txt")
 	must(err)
 	w, err := remote.ReadWriter(t.Context(), store, k.Root.Public(), "ann")
 	must(err)

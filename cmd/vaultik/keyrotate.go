@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -23,9 +24,9 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 	if c.IsSet("certified") && c.IsSet("kit") {
 		return errors.New("--certified is for a key that was certified elsewhere; leave --kit out")
 	}
-	var k *kit
+	var k *kit.Kit
 	if c.IsSet("kit") {
-		if k, err = readKit(c.String("kit")); err != nil {
+		if k, err = kit.Read(c.String("kit")); err != nil {
 			return err
 		}
 	}

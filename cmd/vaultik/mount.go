@@ -117,7 +117,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 	var m *fusefs.Mount
 	what, id := r.url.String(), ""
 	if snapshot == "" {
-		if err := r.id.check(catalog.Snapshots()...); err != nil {
+		if err := r.id.Check(catalog.Snapshots()...); err != nil {
 			return err
 		}
 		m, err = attach(func() (*fusefs.Mount, error) { return fusefs.MountCatalog(dir, catalog, o) })
@@ -126,7 +126,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 		if s, err = catalog.Resolve(snapshot, r.own); err != nil {
 			return err
 		}
-		if err := r.id.check(s); err != nil {
+		if err := r.id.Check(s); err != nil {
 			return err
 		}
 		a.ui.Progress("", "loading the metadata of %s", s.ID)

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
@@ -53,9 +54,9 @@ func (a *app) expected(c *cli.Context) *reading {
 	r.conf, _ = config.Read(r.where.Config)
 	a.useStateDir(&r.where, r.conf)
 	if file := cmp.Or(c.String("identity"), a.env("VAULTIK_IDENTITY_FILE")); file != "" && file != "-" {
-		if text, err := state.ReadFile(file, identityLimit); err == nil && isKit(text) {
-			kit, _ := parseKit(string(text))
-			r.id = &identity{kit: kit}
+		if text, err := state.ReadFile(file, kit.MaxSize); err == nil && kit.Is(text) {
+			k, _ := kit.Parse(string(text))
+			r.id = &kit.Identity{Kit: k}
 		}
 	}
 	_ = a.findStore(c, r)

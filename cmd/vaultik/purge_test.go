@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
@@ -58,7 +59,7 @@ func certificate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 4 {
 		ts.Fatalf("usage: certificate KIT WRITER N ROLE [FILE]")
 	}
-	k, err := parseKit(ts.ReadFile(args[0]))
+	k, err := kit.Parse(ts.ReadFile(args[0]))
 	ts.Check(err)
 	pub := ts.MkAbs(filepath.Join("store", args[1], "signers", args[2]+".pub"))
 	c := remote.Certificate{Role: remote.RoleMaintainer, Writer: args[1]}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -25,16 +26,12 @@ type purgeKey struct {
 
 // kitAlone reads a kit for its root key and its store. It may hold no age
 // identity.
-func kitAlone(path string) (*identity, error) {
-	text, err := state.ReadFile(path, identityLimit)
+func kitAlone(path string) (*kit.Identity, error) {
+	k, err := kit.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the recovery kit: %w", err)
+		return nil, err
 	}
-	k, err := parseKit(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("recovery kit %q: %w", path, err)
-	}
-	return &identity{kit: k, from: path}, nil
+	return &kit.Identity{Kit: k, From: path}, nil
 }
 
 // chooseKey finds the key to sign with. A dry run can do without, but then it
@@ -52,10 +49,10 @@ func (p *purge) chooseKey(c *cli.Context) error {
 		}
 		p.key = &purgeKey{SigningKey: key}
 	case c.String("kit") != "":
-		if !p.r.id.kit.Root.Public().Equal(p.r.root) {
+		if !p.r.id.Kit.Root.Public().Equal(p.r.root) {
 			return errors.New("--kit and --root are of two root keys; leave one of them out")
 		}
-		p.key = &purgeKey{SigningKey: p.r.id.kit.Root, root: true}
+		p.key = &purgeKey{SigningKey: p.r.id.Kit.Root, root: true}
 	case p.dry && (p.r.own == "" || p.writer != "" && p.writer != p.r.own):
 	case p.r.own == "":
 		return errors.New("no key to sign with: this machine is no writer of that store; add --key FILE with a maintainer's secret key, or --kit KIT")
@@ -133,7 +130,7 @@ func (p *purge) certified(ctx context.Context, writer string, signers remote.Sig
 		key := remote.SignerKey(writer, n)
 		err := p.r.store.Put(ctx, key, object)
 		if errors.Is(err, remote.ErrExists) {
-			there, err := stores.Fetch(ctx, p.r.store, key, identityLimit)
+			there, err := stores.Fetch(ctx, p.r.store, key, kit.MaxSize)
 			if err != nil {
 				return signers, err
 			}

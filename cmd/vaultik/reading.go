@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -25,12 +26,12 @@ type reading struct {
 	url   stores.URL
 	store stores.Store
 	root  remote.PublicKey
-	id    *identity    // nil if none was given
-	own   string       // this machine's writer in the store; "" if it is none
-	seen  *remote.Seen // nil if it cannot be kept
-	past  bool         // the store is shown as it was: --as-of
-	temp  string       // folder to remove in the end; "" if there is none
-	wrong []error      // what is wrong with the store; it was told
+	id    *kit.Identity // nil if none was given
+	own   string        // this machine's writer in the store; "" if it is none
+	seen  *remote.Seen  // nil if it cannot be kept
+	past  bool          // the store is shown as it was: --as-of
+	temp  string        // folder to remove in the end; "" if there is none
+	wrong []error       // what is wrong with the store; it was told
 
 	cacheSize int64 // bytes of fetched contents to keep; 0: none
 }
@@ -132,8 +133,8 @@ func (a *app) findStore(c *cli.Context, r *reading) (err error) {
 		}
 	case r.conf != nil && r.conf.Store != nil:
 		r.url = *r.conf.Store
-	case r.id != nil && r.id.kit != nil:
-		if r.url, err = stores.ParseURL(r.id.kit.Store); err != nil {
+	case r.id != nil && r.id.Kit != nil:
+		if r.url, err = stores.ParseURL(r.id.Kit.Store); err != nil {
 			return err
 		}
 	default:
@@ -152,8 +153,8 @@ func findRoot(c *cli.Context, r *reading) (err error) {
 		if r.root, err = remote.ParsePublicKey(c.String("root")); err != nil {
 			return fmt.Errorf("--root: %w", err)
 		}
-	case r.id != nil && r.id.kit != nil:
-		r.root = r.id.kit.Root.Public()
+	case r.id != nil && r.id.Kit != nil:
+		r.root = r.id.Kit.Root.Public()
 	case r.conf != nil && !r.conf.RootKey.IsZero():
 		r.root = r.conf.RootKey.PublicKey
 	default:
@@ -194,7 +195,7 @@ func (a *app) catalog(ctx context.Context, r *reading) (*fs.Catalog, error) {
 func (r *reading) newCatalog(seen *remote.Seen) (*fs.Catalog, error) {
 	o := fs.CatalogOptions{Store: r.store, StoreID: r.url.String(), Root: r.root, Cache: r.where.Cache, Seen: seen}
 	if r.id != nil {
-		o.Identities = r.id.keys
+		o.Identities = r.id.Keys
 	}
 	if err := state.MakePrivate(r.where.Cache); err != nil {
 		return nil, fmt.Errorf("make the cache folder: %w", err)
@@ -273,4 +274,20 @@ func (r *reading) verdict() error {
 		return nil
 	}
 	return &exitError{code: exitCode(errors.Join(r.wrong...))} // told above
+}
+
+// identity is the one that the option, the environment or the config tells; nil
+// if none of them does.
+func (a *app) identity(ctx context.Context, option string, conf *config.Config) (*kit.Identity, error) {
+	s := kit.Sources{Option: option, Env: a.env, Stdin: a.stdin, Stderr: a.stderr}
+	if conf != nil {
+		s.Command = conf.IdentityCommand
+	}
+	return s.Find(ctx)
+}
+
+// errMissingIdentity tells how to give one.
+func errMissingIdentity() error {
+	return fmt.Errorf("%w: give the recovery kit, or another file with the age identity, as --identity FILE "+
+		"(or VAULTIK_IDENTITY_FILE, VAULTIK_IDENTITY, identity_command in the config)", kit.ErrNoIdentity)
 }

@@ -78,7 +78,7 @@ func (a *app) restore(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.id.check(s); err != nil {
+	if err := r.id.Check(s); err != nil {
 		return err
 	}
 	a.ui.Progress("", "loading the metadata of %s", s.ID)

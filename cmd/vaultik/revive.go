@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -28,7 +29,7 @@ type revival struct {
 	url    stores.URL
 	store  stores.Store
 	root   remote.PublicKey
-	id     *identity
+	id     *kit.Identity
 	writer string
 	unlock func()
 
@@ -85,7 +86,7 @@ func (a *app) openRevival(ctx context.Context, r revival, choose func(remote.Sto
 		return nil, fmt.Errorf("make a folder for views: %w", err)
 	}
 	r.views, err = fs.NewCatalog(fs.CatalogOptions{
-		Store: r.store, StoreID: r.url.String(), Root: r.root, Identities: r.id.keys, Cache: r.temp, OpenTrees: 1, ViewBytes: 1,
+		Store: r.store, StoreID: r.url.String(), Root: r.root, Identities: r.id.Keys, Cache: r.temp, OpenTrees: 1, ViewBytes: 1,
 	})
 	return &r, err
 }
@@ -144,7 +145,7 @@ func (r *revival) look(ctx context.Context) error {
 		r.next = m.Seq + 1
 	}
 	if len(r.snapshots) > 0 {
-		if err := r.id.check(r.snapshots[len(r.snapshots)-1]); err != nil {
+		if err := r.id.Check(r.snapshots[len(r.snapshots)-1]); err != nil {
 			return err
 		}
 	}

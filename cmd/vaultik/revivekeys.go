@@ -52,8 +52,8 @@ func (r *revival) makeKey(ctx context.Context) (made remote.PublicKey, certify s
 		}
 	}
 	next := rotation{store: r.store, root: r.root, writer: r.writer, dir: r.file(""), random: r.app.random, from: r.firstFree()}
-	if r.id.kit != nil {
-		c, err := next.rotate(ctx, r.id.kit.Root)
+	if r.id.Kit != nil {
+		c, err := next.rotate(ctx, r.id.Kit.Root)
 		if err != nil {
 			return made, "", fmt.Errorf("make a new signing key: %w", err)
 		}

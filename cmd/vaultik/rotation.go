@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -155,7 +156,7 @@ func listSigners(ctx context.Context, store remote.Store, writer string) (map[in
 		if err != nil || k.Kind != remote.KindSigner || k.Signature {
 			continue
 		}
-		text, err := stores.Fetch(ctx, store, info.Key, identityLimit)
+		text, err := stores.Fetch(ctx, store, info.Key, kit.MaxSize)
 		if err != nil {
 			return nil, fmt.Errorf("read signer %d of writer %q: %w", k.N, writer, err)
 		}
@@ -186,7 +187,7 @@ func putCertificate(ctx context.Context, store remote.Store, root remote.Signing
 	if !errors.Is(err, remote.ErrExists) {
 		return c, err
 	}
-	if signature, err = stores.Fetch(ctx, store, remote.SignatureKey(object), identityLimit); err != nil {
+	if signature, err = stores.Fetch(ctx, store, remote.SignatureKey(object), kit.MaxSize); err != nil {
 		return c, err
 	}
 	there, err := remote.ParseCertificate(root.Public(), c.Writer, c.N, c.Key.File(), signature)

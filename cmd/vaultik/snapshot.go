@@ -238,7 +238,7 @@ func (a *app) unseal(ctx context.Context, r *reading, c *fs.Catalog, s fs.Snapsh
 	if r.id == nil {
 		return nil, nil
 	}
-	if err := r.id.check(s); err != nil {
+	if err := r.id.Check(s); err != nil {
 		return nil, err
 	}
 	a.ui.Progress("", "loading the metadata of %s", s.ID)

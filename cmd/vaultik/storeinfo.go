@@ -159,7 +159,7 @@ func (r *reading) yours() map[string][]string {
 		}
 	}
 	if r.id != nil {
-		for _, print := range r.id.fingerprints() {
+		for _, print := range r.id.Fingerprints() {
 			yours[print] = append(yours[print], "identity")
 		}
 	}

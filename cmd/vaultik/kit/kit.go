@@ -1,4 +1,11 @@
-package main
+// Package kit writes and reads the recovery kit, the one text with which a store
+// can be opened on a machine that knows nothing, and finds the identity that opens
+// snapshots, which most often is the kit's.
+//
+// A kit that was ever written is read for ever, and is an identity file for age as
+// well. The package neither keeps secrets on this machine nor tries them on a
+// store.
+package kit
 
 import (
 	"errors"
@@ -7,21 +14,22 @@ import (
 	"strings"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
-// kitTitle begins every kit; the version follows.
-const kitTitle = "# vaultik recovery kit, version "
+// title begins every kit; the version follows.
+const title = "# vaultik recovery kit, version "
 
-// kitVersion is the version of kits that this program writes and reads.
-const kitVersion = "1"
+// version is the version of kits that this program writes and reads.
+const version = "1"
 
-// kit is the recovery kit: one printable text file with all that is needed to
+// Kit is the recovery kit: one printable text file with all that is needed to
 // restore. For age it is an identity file, because everything but the
 // identity stands behind "#". Its facts are lines "# Name: value"; key files
 // are written as the lines of the file behind "# " each.
-type kit struct {
+type Kit struct {
 	Store      string            // address
 	Writer     string            // who it was made for
 	Made       time.Time         // UTC, whole seconds
@@ -31,13 +39,13 @@ type kit struct {
 	Recipients []string          // to whom the writer encrypts, the identity's own included
 }
 
-// text is the kit as it is written.
-func (k *kit) text() string {
+// Text is the kit as it is written.
+func (k *Kit) Text() string {
 	var b strings.Builder
 	line := func(format string, args ...any) {
 		b.WriteString(strings.TrimRight("# "+fmt.Sprintf(format, args...), " ") + "\n")
 	}
-	b.WriteString(kitTitle + kitVersion + "\n")
+	b.WriteString(title + version + "\n")
 	line("")
 	line("KEEP THIS SECRET AND KEEP IT SAFE. Whoever has it can read every snapshot in")
 	line("the store and can sign in its owner's name. Without it nobody can ever read")
@@ -106,26 +114,26 @@ func (k *kit) text() string {
 	return b.String()
 }
 
-// kitFact is a line that says a fact.
-var kitFact = regexp.MustCompile(`^# (Store|Writer|Made|By|Recipient): +(\S.*)$`)
+// factLine is a line that says a fact.
+var factLine = regexp.MustCompile(`^# (Store|Writer|Made|By|Recipient): +(\S.*)$`)
 
-// parseKit reads what text wrote, also after the comments between the facts
+// Parse reads what text wrote, also after the comments between the facts
 // were changed or lost, or line ends became those of another system.
-func parseKit(text string) (*kit, error) {
+func Parse(text string) (*Kit, error) {
 	all := lines(text)
-	if len(all) == 0 || !strings.HasPrefix(all[0], kitTitle) {
+	if len(all) == 0 || !strings.HasPrefix(all[0], title) {
 		return nil, errors.New("this is not a recovery kit")
 	}
-	if v := strings.TrimPrefix(all[0], kitTitle); v != kitVersion {
-		return nil, fmt.Errorf("%w: a recovery kit of version %q; this vaultik reads version %s", remote.ErrUnsupported, v, kitVersion)
+	if v := strings.TrimPrefix(all[0], title); v != version {
+		return nil, fmt.Errorf("%w: a recovery kit of version %q; this vaultik reads version %s", remote.ErrUnsupported, v, version)
 	}
-	k := &kit{}
+	k := &Kit{}
 	var public remote.PublicKey
 	var secret, open bool
 	for i, l := range all {
 		at := func(err error) error { return fmt.Errorf("line %d: %w", i+1, err) }
 		word := strings.TrimPrefix(l, "# ")
-		fact := kitFact.FindStringSubmatch(l)
+		fact := factLine.FindStringSubmatch(l)
 		switch {
 		case fact != nil:
 			if err := k.fact(fact[1], fact[2]); err != nil {
@@ -171,7 +179,7 @@ func parseKit(text string) (*kit, error) {
 	return k, nil
 }
 
-func (k *kit) fact(what, value string) (err error) {
+func (k *Kit) fact(what, value string) (err error) {
 	switch what {
 	case "Store":
 		if k.Store != "" {
@@ -206,4 +214,20 @@ func lines(text string) []string {
 		all[i] = strings.TrimRight(all[i], " \t\r")
 	}
 	return all
+}
+
+// Read reads the kit in the file at path.
+func Read(path string) (*Kit, error) {
+	if path == "" {
+		return nil, errors.New("no kit given; add --kit FILE, the recovery kit, which holds the root key")
+	}
+	text, err := state.ReadFile(path, MaxSize)
+	if err != nil {
+		return nil, fmt.Errorf("read the recovery kit: %w", err)
+	}
+	k, err := Parse(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("recovery kit %q: %w", path, err)
+	}
+	return k, nil
 }
