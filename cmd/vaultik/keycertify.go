@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -76,7 +77,7 @@ func (a *app) certify(c *cli.Context) (err error) {
 // certifyWriter certifies the key of a machine that put it into the store.
 func (a *app) certifyWriter(c *cli.Context, store *kitStore, writer string, want remote.PublicKey) error {
 	root := store.kit.Root.Public()
-	there, err := listSigners(c.Context, store, writer)
+	there, err := signing.List(c.Context, store, writer)
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func (a *app) certifyWriter(c *cli.Context, store *kitStore, writer string, want
 	if err != nil {
 		return err
 	}
-	n, err := chooseSigner(there, state.Signers, c.Int("signer"), want)
+	n, err := signing.Choose(there, state.Signers, c.Int("signer"), want)
 	if err != nil {
 		return fmt.Errorf("writer %q in %s: %w", writer, store.url, err)
 	}
@@ -104,16 +105,16 @@ func (a *app) certifyWriter(c *cli.Context, store *kitStore, writer string, want
 	certified := slices.ContainsFunc(state.Signers.Certificates, func(c remote.Certificate) bool { return c.N == n })
 	if !certified {
 		if cert.From == 0 {
-			cert.From = firstRun(state)
+			cert.From = signing.FirstRun(state)
 		}
-		if err := checkFrom(state, cert); err != nil {
+		if err := signing.CheckFrom(state, cert); err != nil {
 			return err
 		}
 	}
-	if cert.PurgeMaintainer = fenced(state.Signers); c.IsSet("purge-maintainer") {
+	if cert.PurgeMaintainer = signing.Fenced(state.Signers); c.IsSet("purge-maintainer") {
 		cert.PurgeMaintainer = c.Bool("purge-maintainer")
 	}
-	got, err := putCertificate(c.Context, store, store.kit.Root, cert)
+	got, err := signing.Certify(c.Context, store, store.kit.Root, cert)
 	if err != nil {
 		return err
 	}
@@ -135,80 +136,9 @@ func (a *app) certifyWriter(c *cli.Context, store *kitStore, writer string, want
 	return nil
 }
 
-// chooseSigner finds the signer that is meant: the number, the key, or the one
-// that waits.
-func chooseSigner(there map[int]remote.PublicKey, signers remote.Signers, number int, want remote.PublicKey) (int, error) {
-	if number > 0 || len(there) == 0 {
-		if _, ok := there[number]; !ok {
-			return 0, fmt.Errorf("there is no signer %d; \"vaultik init\" on that machine puts it there", max(number, 1))
-		}
-		return number, nil
-	}
-	certified := make(map[int]bool)
-	for _, c := range signers.Certificates {
-		certified[c.N] = true
-	}
-	var own, waiting, last []int
-	for n, key := range there {
-		if !want.IsZero() && key.Equal(want) {
-			own = append(own, n)
-		}
-		if !certified[n] {
-			waiting = append(waiting, n)
-		} else if !slices.ContainsFunc(signers.Certificates, func(c remote.Certificate) bool { return c.N == n && c.Role == remote.RoleMaintainer }) {
-			last = append(last, n)
-		}
-	}
-	switch {
-	case len(own) > 0:
-		return slices.Max(own), nil
-	case len(waiting) == 1, len(waiting) > 1 && !want.IsZero():
-		return slices.Max(waiting), nil
-	case len(waiting) > 1:
-		return 0, fmt.Errorf("the signers %v wait for a certificate; say which, with --key or --signer", slices.Sorted(slices.Values(waiting)))
-	case len(last) == 0:
-		return 0, errors.New("it has no signing key of a machine")
-	}
-	return slices.Max(last), nil
-}
-
-// firstRun is the run from which a new key of a writer can take charge: the
-// next one may be under way with the old key, if that still counts for it.
-func firstRun(w *remote.WriterState) remote.Seq {
-	next := newestRun(w) + 1
-	if _, err := w.Signers.For(next); err == nil {
-		return next + 1
-	}
-	return next
-}
-
-// newestRun is the newest run that is trusted, 0 if there is none.
-func newestRun(w *remote.WriterState) remote.Seq {
-	var newest remote.Seq
-	if n := len(w.Snapshots); n > 0 {
-		newest = w.Snapshots[n-1].Manifest.Seq
-	}
-	if n := len(w.Forgotten); n > 0 {
-		newest = max(newest, w.Forgotten[n-1].Seq)
-	}
-	return newest
-}
-
-// checkFrom refuses a certificate that would take runs away from the key that
-// signed them.
-func checkFrom(w *remote.WriterState, c remote.Certificate) error {
-	for _, s := range w.Snapshots {
-		if seq := s.Manifest.Seq; seq >= c.From && !s.Key.Equal(c.Key) {
-			return fmt.Errorf("run %d of writer %q is signed by another key (%s), and would not count any more if this one were in charge from run %d on; leave --from out, or say --from %d",
-				uint64(seq), w.Writer, s.Key, uint64(c.From), uint64(firstRun(w)))
-		}
-	}
-	return nil
-}
-
 // certifyMaintainer puts a maintainer's key beside a writer's own.
 func (a *app) certifyMaintainer(ctx context.Context, store *kitStore, writer string, key remote.PublicKey) error {
-	there, err := listSigners(ctx, store, writer)
+	there, err := signing.List(ctx, store, writer)
 	if err != nil {
 		return err
 	}
@@ -239,11 +169,11 @@ func (a *app) certifyMaintainer(ctx context.Context, store *kitStore, writer str
 		}
 	}
 	if n == 0 {
-		if n, err = putSigner(ctx, store, writer, last+1, key); err != nil {
+		if n, err = signing.Put(ctx, store, writer, last+1, key); err != nil {
 			return err
 		}
 	}
-	c, err := putCertificate(ctx, store, store.kit.Root, remote.Certificate{N: n, Key: key, Role: remote.RoleMaintainer, Writer: writer})
+	c, err := signing.Certify(ctx, store, store.kit.Root, remote.Certificate{N: n, Key: key, Role: remote.RoleMaintainer, Writer: writer})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
@@ -41,7 +42,7 @@ func stolen(t *testing.T) (*bench, *dir.Store, remote.PublicKey) {
 			t.Error(err)
 		}
 	})
-	key, err := readSigningKey(filepath.Join(b.dir, "state/ann", state.SigningKeyFile))
+	key, err := signing.ReadKey(filepath.Join(b.dir, "state/ann", state.SigningKeyFile))
 	must(err)
 	k, err := kit.Read(b.dir + "/kit.txt")
 	must(err)
@@ -144,7 +145,7 @@ func TestARotationGoesOnAfterACrash(t *testing.T) {
 			t.Fatal(b.err.String())
 		}
 		folder := filepath.Join(b.dir, "state/ann")
-		old, err := readSigningKey(filepath.Join(folder, state.SigningKeyFile))
+		old, err := signing.ReadKey(filepath.Join(folder, state.SigningKeyFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +153,7 @@ func TestARotationGoesOnAfterACrash(t *testing.T) {
 		case "the key is made":
 			next, err := remote.GenerateSigningKey(b.random)
 			if err == nil {
-				err = state.Create(filepath.Join(folder, nextKeyFile), []byte(next.Text()))
+				err = state.Create(filepath.Join(folder, signing.NextKeyFile), []byte(next.Text()))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -172,11 +173,11 @@ func TestARotationGoesOnAfterACrash(t *testing.T) {
 		if code := b.vaultik("key", "rotate", "--kit", b.dir+"/kit.txt"); code != 0 {
 			t.Fatalf("%s: %s", step, &b.err)
 		}
-		key, err := readSigningKey(filepath.Join(folder, state.SigningKeyFile))
+		key, err := signing.ReadKey(filepath.Join(folder, state.SigningKeyFile))
 		if err != nil || key.Public().Equal(old.Public()) {
 			t.Errorf("%s: the key is the old one, %v", step, err)
 		}
-		if _, err := os.Stat(filepath.Join(folder, nextKeyFile)); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(folder, signing.NextKeyFile)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: the next key still waits: %v", step, err)
 		}
 		if code := b.vaultik("backup"); code != 0 {

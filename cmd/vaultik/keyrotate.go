@@ -11,6 +11,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -66,20 +67,20 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 	if err := w.checkStore(c.Context, store); err != nil {
 		return err
 	}
-	r := rotation{store: store, root: w.conf.RootKey.PublicKey, writer: writer, dir: dir, random: a.random, from: next}
-	lostKey, err := r.check(c.Context)
+	r := signing.Rotation{Store: store, Root: w.conf.RootKey.PublicKey, Writer: writer, Dir: dir, Random: a.random, From: next}
+	lostKey, err := r.Check(c.Context)
 	if err != nil {
 		return err
 	}
 	if k != nil {
-		cert, err := r.rotate(c.Context, k.Root)
+		cert, err := r.Rotate(c.Context, k.Root)
 		if err != nil {
 			return err
 		}
 		a.sayCertified("certified", cert)
 		return nil
 	}
-	n, key, err := r.propose(c.Context)
+	n, key, err := r.Propose(c.Context)
 	if err != nil {
 		return err
 	}
@@ -87,50 +88,9 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 	return nil
 }
 
-// indexedRun is the next run as the writer's index knows it.
-func indexedRun(ctx context.Context, dir, writer string) (_ remote.Seq, err error) {
-	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, state.IndexFile), metastore.Options{})
-	if err != nil {
-		return 0, lost("index", writer, err)
-	}
-	defer func() { err = errors.Join(err, index.Close()) }()
-	return nextRun(ctx, index)
-}
-
-// check makes sure that a new key makes sense. lostKey: the machine has none
-// that counts, so that no run can be made until the new one is certified.
-func (r rotation) check(ctx context.Context) (lostKey bool, err error) {
-	current, err := readSigningKey(filepath.Join(r.dir, state.SigningKeyFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	signers, err := remote.LoadSigners(ctx, r.store, r.root, r.writer)
-	if errors.Is(err, remote.ErrDenied) {
-		return false, nil // these credentials may only write
-	}
-	if err != nil {
-		return false, err
-	}
-	c, certified := signers.InCharge(r.from)
-	_, refused := signers.For(r.from)
-	switch revoked := (*remote.Revoked)(nil); {
-	case errors.As(refused, &revoked) && revoked.Seq > revoked.Revocation.Through+1:
-		return false, revokedHere(revoked)
-	case errors.As(refused, &revoked):
-		return true, nil
-	case !certified:
-		return false, fmt.Errorf("this machine's signing key %s is not certified yet, so there is nothing to change; certify it first, with \"vaultik key certify %s\"",
-			current.Public(), r.writer)
-	}
-	return !c.Key.Equal(current.Public()), nil
-}
-
 // takeOver puts the next key in charge on a person's word.
 func (a *app) takeOver(dir, writer string, next, from remote.Seq) error {
-	key, err := readSigningKey(filepath.Join(dir, nextKeyFile))
+	key, err := signing.ReadKey(filepath.Join(dir, signing.NextKeyFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("no new signing key waits here; \"vaultik key rotate\" makes one")
 	}
@@ -142,9 +102,9 @@ func (a *app) takeOver(dir, writer string, next, from remote.Seq) error {
 			writer, uint64(next), uint64(from), uint64(from), uint64(from)-1)
 	case next > from:
 		return fmt.Errorf("run %d of writer %q is made already, signed by the old key, which is not in charge of it; "+
-			"make another new key: remove %q, and run \"vaultik key rotate\" again", uint64(from), writer, filepath.Join(dir, nextKeyFile))
+			"make another new key: remove %q, and run \"vaultik key rotate\" again", uint64(from), writer, filepath.Join(dir, signing.NextKeyFile))
 	}
-	if err := adopt(dir); err != nil {
+	if err := signing.Adopt(dir); err != nil {
 		return err
 	}
 	a.ui.Say("the new signing key signs from run %d on", uint64(next))
@@ -158,7 +118,7 @@ func (a *app) sayWaits(w *writing, n int, key remote.PublicKey, next remote.Seq,
 	if lostKey {
 		from = next
 	}
-	line := certifyLine(writer, key, from, w.url)
+	line := signing.CertifyCommand(writer, key, from, w.url)
 	a.ui.Result(struct {
 		Type    string `json:"message_type"`
 		Writer  string `json:"writer"`
@@ -175,4 +135,14 @@ func (a *app) sayWaits(w *writing, n int, key remote.PublicKey, next remote.Seq,
 	} else {
 		a.ui.Say("Until then the old key signs.")
 	}
+}
+
+// indexedRun is the next run as the writer's index knows it.
+func indexedRun(ctx context.Context, dir, writer string) (_ remote.Seq, err error) {
+	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, state.IndexFile), metastore.Options{})
+	if err != nil {
+		return 0, lost("index", writer, err)
+	}
+	defer func() { err = errors.Join(err, index.Close()) }()
+	return signing.NextRun(ctx, index)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	iofs "io/fs"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -41,7 +42,7 @@ func (r *revival) writeSecret() error {
 // it is certified from the next run on; without, certify is the command that
 // does it where the kit is.
 func (r *revival) makeKey(ctx context.Context) (made remote.PublicKey, certify string, err error) {
-	_, err = readSigningKey(r.file(state.SigningKeyFile))
+	_, err = signing.ReadKey(r.file(state.SigningKeyFile))
 	if err == nil {
 		return made, "", nil
 	}
@@ -51,17 +52,17 @@ func (r *revival) makeKey(ctx context.Context) (made remote.PublicKey, certify s
 			return made, "", err
 		}
 	}
-	next := rotation{store: r.store, root: r.root, writer: r.writer, dir: r.file(""), random: r.app.random, from: r.firstFree()}
+	next := signing.Rotation{Store: r.store, Root: r.root, Writer: r.writer, Dir: r.file(""), Random: r.app.random, From: r.firstFree()}
 	if r.id.Kit != nil {
-		c, err := next.rotate(ctx, r.id.Kit.Root)
+		c, err := next.Rotate(ctx, r.id.Kit.Root)
 		if err != nil {
 			return made, "", fmt.Errorf("make a new signing key: %w", err)
 		}
 		return c.Key, "", nil
 	}
-	_, key, err := next.propose(ctx)
+	_, key, err := next.Propose(ctx)
 	if err != nil {
 		return made, "", fmt.Errorf("make a new signing key: %w", err)
 	}
-	return key.Public(), certifyLine(r.writer, key.Public(), r.firstFree(), r.url), nil
+	return key.Public(), signing.CertifyCommand(r.writer, key.Public(), r.firstFree(), r.url), nil
 }

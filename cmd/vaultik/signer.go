@@ -7,26 +7,11 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
-
-// nextRun is the number of the next run that is signed: an intent on file is
-// signed already.
-func nextRun(ctx context.Context, index *metastore.Index) (remote.Seq, error) {
-	status, err := index.Status(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("read the index: %w", err)
-	}
-	last := status.LastSeq
-	if status.Intent != nil {
-		last = max(last, status.Intent.Seq)
-	}
-	return remote.Seq(last) + 1, nil
-}
 
 // signer returns the key that signs the writer's next run: of this machine's
 // keys, the one in charge of it. A new key that is in charge takes the old
@@ -38,11 +23,11 @@ func nextRun(ctx context.Context, index *metastore.Index) (remote.Seq, error) {
 func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index *metastore.Index) (none remote.SigningKey, err error) {
 	writer, first := w.conf.Writer.String(), w.config.Store == nil // several sets are told once
 	dir := filepath.Join(w.where.State, writer)
-	current, lostKey := readSigningKey(filepath.Join(dir, state.SigningKeyFile))
+	current, lostKey := signing.ReadKey(filepath.Join(dir, state.SigningKeyFile))
 	if lostKey != nil && !errors.Is(lostKey, fs.ErrNotExist) {
 		return none, lostKey
 	}
-	next, noNext := readSigningKey(filepath.Join(dir, nextKeyFile))
+	next, noNext := signing.ReadKey(filepath.Join(dir, signing.NextKeyFile))
 	if noNext != nil && !errors.Is(noNext, fs.ErrNotExist) {
 		return none, noNext
 	}
@@ -52,7 +37,7 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 	if w.conf.RootKey.IsZero() && lostKey == nil {
 		return current, nil // whom readers trust is somebody else's business
 	}
-	seq, err := nextRun(ctx, index)
+	seq, err := signing.NextRun(ctx, index)
 	if err != nil {
 		return none, err
 	}
@@ -68,25 +53,25 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 	}
 	c, certified := signers.InCharge(seq)
 	if r, revoked := signers.Revocation(c.Key); certified && revoked && seq > r.Through {
-		err := revokedHere(&remote.Revoked{Revocation: r, Seq: seq})
+		err := signing.RevokedHere(&remote.Revoked{Revocation: r, Seq: seq})
 		if noNext == nil && seq == r.Through+1 {
-			err = fmt.Errorf("%w, which waits for its certificate; where the recovery kit is, run: %s", err, certifyLine(writer, next.Public(), seq, w.url))
+			err = fmt.Errorf("%w, which waits for its certificate; where the recovery kit is, run: %s", err, signing.CertifyCommand(writer, next.Public(), seq, w.url))
 		}
 		return none, err
 	}
 	switch {
 	case noNext == nil && certified && c.Key.Equal(next.Public()):
-		if err := adopt(dir); err != nil {
+		if err := signing.Adopt(dir); err != nil {
 			return none, fmt.Errorf("put the new signing key in the old one's place: %w", err)
 		}
 		a.ui.Note("the new signing key is certified, and signs from now on: %s", next.Public())
 		return next, nil
 	case lostKey != nil:
 		return none, fmt.Errorf("%w: the signing key of writer %q is lost, and the new one is not in charge of run %d; where the recovery kit is, run: %s",
-			remote.ErrNotTrusted, writer, uint64(seq), certifyLine(writer, next.Public(), seq, w.url))
+			remote.ErrNotTrusted, writer, uint64(seq), signing.CertifyCommand(writer, next.Public(), seq, w.url))
 	case certified && c.Key.Equal(current.Public()):
 		if noNext == nil && first {
-			a.ui.Note("a new signing key waits for its certificate; until then the old one signs; where the recovery kit is, run: %s", certifyLine(writer, next.Public(), 0, w.url))
+			a.ui.Note("a new signing key waits for its certificate; until then the old one signs; where the recovery kit is, run: %s", signing.CertifyCommand(writer, next.Public(), 0, w.url))
 		}
 		return current, nil
 	case certified:
@@ -95,25 +80,7 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 	}
 	if first {
 		a.ui.Warn("this machine's signing key is not certified, so no reader trusts its snapshots; where the recovery kit is, run: %s",
-			certifyLine(writer, current.Public(), 0, w.url))
+			signing.CertifyCommand(writer, current.Public(), 0, w.url))
 	}
 	return current, nil
-}
-
-// certifyLine is the command that certifies a key; from 0 leaves the run to it.
-func certifyLine(writer string, key remote.PublicKey, from remote.Seq, store stores.URL) string {
-	line := fmt.Sprintf("vaultik key certify %s --key %s", writer, key)
-	if from > 0 {
-		line += fmt.Sprintf(" --from %d", uint64(from))
-	}
-	return line + " --kit KIT --store " + ui.ShellQuote(store.String())
-}
-
-// revokedHere says what to do about a revoked key on the machine that has it.
-func revokedHere(r *remote.Revoked) error {
-	if through := r.Revocation.Through; r.Seq > through+1 {
-		return fmt.Errorf("%w; but this machine's index knows run %d, which does not count any more, so it cannot go on as this writer: "+
-			"move the config and the state folder away and start a new writer", r, r.Seq-1)
-	}
-	return fmt.Errorf("%w; make this machine a new one with \"vaultik key rotate\"", r)
 }

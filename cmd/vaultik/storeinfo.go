@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -30,7 +31,7 @@ func (a *app) storeCommand() *cli.Command {
 // look is a writer with all that store info shows of it.
 type look struct {
 	state    *remote.WriterState
-	signers  []signerLine
+	signers  []signing.Line
 	kinds    kindsLine
 	problems []error
 }
@@ -71,12 +72,12 @@ func (a *app) look(ctx context.Context, r *reading, writer string) (look, error)
 		return look{}, err
 	}
 	l.state, l.problems = state, state.Flaws(r.seen, r.url.String(), a.now())
-	l.signers = signerLines(state.Signers, newestRun(state)+1)
-	if err := nameKeys(ctx, r.store, writer, l.signers); err != nil {
+	l.signers = signing.Lines(state.Signers, signing.NewestRun(state)+1)
+	if err := signing.NameKeys(ctx, r.store, writer, l.signers); err != nil {
 		return look{}, err
 	}
 	if writer == r.own {
-		if err := markOwn(l.signers, filepath.Join(r.where.State, writer)); err != nil {
+		if err := signing.MarkOwn(l.signers, filepath.Join(r.where.State, writer)); err != nil {
 			a.ui.Warn("this machine's own signing key: %v", err)
 		}
 	}
@@ -121,7 +122,7 @@ func (a *app) showStore(r *reading, looks []look) error {
 			recipients = append(recipients, []string{line.Writer, short([]string{p.Fingerprint})[0], reads, p.whose()})
 		}
 		for _, s := range line.Signers {
-			signers = append(signers, []string{line.Writer, fmt.Sprint(s.N), s.runs(), s.state(), s.Key})
+			signers = append(signers, []string{line.Writer, fmt.Sprint(s.N), s.Runs(), s.Describe(), s.Key})
 		}
 	}
 	for _, t := range []struct {

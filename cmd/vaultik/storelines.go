@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -13,7 +14,7 @@ type writerLine struct {
 	Type       string          `json:"message_type"`
 	Writer     string          `json:"writer"`
 	Trusted    bool            `json:"trusted"` // the root key certified a signer of it
-	Signers    []signerLine    `json:"signers"`
+	Signers    []signing.Line  `json:"signers"`
 	Snapshots  int             `json:"snapshots"`
 	Forgotten  int             `json:"forgotten"`
 	Latest     string          `json:"latest"`   // id of the newest snapshot, "" if there is none
