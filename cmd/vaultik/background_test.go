@@ -114,35 +114,3 @@ func TestAMountInTheBackgroundLetsGoOfTheCallersFiles(t *testing.T) {
 		t.Errorf("somebody still holds the other end: %v", err)
 	}
 }
-
-// The log of all mounts together is bounded, whoever moves it.
-func TestTheLogOfMountsIsBounded(t *testing.T) {
-	dir := t.TempDir()
-	now := func() time.Time { return time.Unix(1_800_000_000, 0) }
-	one, err := openMountLog(dir, "/one", now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := openMountLog(dir, "/two", now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { one.file.Close(); two.file.Close() }()
-	line := []byte(strings.Repeat("x", 1000) + "\n")
-	for range 3000 {
-		for _, l := range []*mountLog{one, two} {
-			if _, err := l.Write(line); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, name := range []string{"/mount.log", "/mount.log.old"} {
-		if i, err := os.Stat(dir + name); err != nil || i.Size() > mountLogLimit+2000 {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	last := text(t, dir+"/mount.log")
-	if !strings.Contains(last, " /one: x") || !strings.Contains(last, " /two: x") {
-		t.Error("one of the two does not write to the file of that name")
-	}
-}

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/daemon"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
@@ -23,8 +23,8 @@ func (a *app) mountCommand() *cli.Command {
 			"that snapshot's tree, which begins at /. Restore with cp -a or rsync -aHAX.\n" + snapshotNames + "\n\n" +
 			"Stays until it is interrupted or unmounted (fusermount3 -u DIR, umount DIR); while\n" +
 			"it is in use, it waits, and if interrupted again, gives up. In the background it\n" +
-			"writes what goes wrong to " + mountLogFile + " in the state folder (at most 1 MiB, and as\n" +
-			"much in " + mountLogFile + ".old). SIGHUP makes it look for new snapshots, unless it has a\n" +
+			"writes what goes wrong to " + daemon.LogFile + " in the state folder (at most 1 MiB, and as\n" +
+			"much in " + daemon.LogFile + ".old). SIGHUP makes it look for new snapshots, unless it has a\n" +
 			"terminal.\n\n" +
 			"A mount that a crash left on DIR is replaced. In /etc/fstab the type is\n" +
 			"fuse.vaultik, the source a store's URL or vaultik, and these options are mount\n" +
@@ -41,8 +41,12 @@ func (a *app) mountCommand() *cli.Command {
 			if err := words(c, 1, 2); err != nil {
 				return err
 			}
-			if c.Bool("background") && a.env(readyVariable) == "" {
-				return a.inBackground(c.Context)
+			if c.Bool("background") && a.env(daemon.Variable) == "" {
+				code, err := daemon.Start(c.Context)
+				if code > 0 {
+					return &exitError{code: code}
+				}
+				return err
 			}
 			return a.mount(c)
 		},
@@ -62,14 +66,11 @@ func (a *app) mount(c *cli.Context) (err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	background := a.env(readyVariable) != ""
-	terminal := !background && hasTerminal() // asked before it may close
+	background := a.env(daemon.Variable) != ""
+	terminal := !background && daemon.HasTerminal() // asked before it may close
 	var callers []int
 	if background {
-		// Else what identity_command leaves behind could hold it open, and
-		// keep the one in the foreground waiting.
-		unix.CloseOnExec(readyFD)
-		if callers, err = inherited(); err != nil {
+		if callers, err = daemon.Inherited(); err != nil {
 			return err
 		}
 	}
@@ -88,9 +89,9 @@ func (a *app) mount(c *cli.Context) (err error) {
 	if err := checkEmpty(dir); err != nil && !c.Bool("nonempty") {
 		return err
 	}
-	later, log := a.ui, (*mountLog)(nil) // who says what goes wrong while it is mounted
+	later, log := a.ui, (*daemon.Log)(nil) // who says what goes wrong while it is mounted
 	if background {
-		if log, err = openMountLog(r.where.State, dir, a.now); err != nil {
+		if log, err = daemon.OpenLog(r.where.State, dir, a.now); err != nil {
 			a.ui.Warn("what goes wrong later cannot be logged: %v", err)
 		} else {
 			later = &ui.Printer{Out: io.Discard, Err: log}
@@ -143,12 +144,12 @@ func (a *app) mount(c *cli.Context) (err error) {
 	}
 	a.mounted(m, what, id, r.url.String(), log)
 	if background {
-		if err := detach(log, callers); err != nil {
+		if err := daemon.Detach(log, callers); err != nil {
 			return errors.Join(err, m.Unmount())
 		}
 		a.ui = later
 	}
-	if err := a.notifyReady(); err != nil {
+	if err := daemon.NotifyReady(a.env("NOTIFY_SOCKET")); err != nil {
 		a.ui.Warn("%v", err)
 	}
 	return a.serve(c.Context, m, terminal)

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/daemon"
 )
 
 // What mount(8) asks for is the same as a command line.
@@ -63,7 +65,7 @@ func TestWhatMountAsksForIsRefusedWithItsExitCodes(t *testing.T) {
 		{"mount.vaultik vaultik /nowhere -o refresh=-1s", 32, "--refresh -1s"},
 	} {
 		b := newBench(t)
-		b.vars[readyVariable] = "1" // else this process would be started again
+		b.vars[daemon.Variable] = "1" // else this process would be started again
 		if code := b.run(t.Context(), strings.Fields(c.call)); code != c.code || !strings.Contains(b.err.String(), c.says) {
 			t.Errorf("%s: exit code %d, want %d\n%s", c.call, code, c.code, b.err.String())
 		}

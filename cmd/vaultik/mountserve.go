@@ -3,20 +3,19 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/daemon"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
 )
 
 // mounted says what is where.
-func (a *app) mounted(m *fusefs.Mount, what, snapshot, store string, log *mountLog) {
+func (a *app) mounted(m *fusefs.Mount, what, snapshot, store string, log *daemon.Log) {
 	result := struct {
 		Type       string `json:"message_type"`
 		Snapshot   string `json:"snapshot,omitempty"` // none: the whole store
@@ -27,9 +26,9 @@ func (a *app) mounted(m *fusefs.Mount, what, snapshot, store string, log *mountL
 	a.ui.Say("%s is mounted on %s", what, ui.Quote(m.Dir()))
 	switch {
 	case log != nil:
-		result.Log = log.path
-		a.ui.Say("unmount: fusermount3 -u %s; what goes wrong is written to %s", ui.ShellQuote(m.Dir()), ui.Quote(log.path))
-	case a.env(readyVariable) != "":
+		result.Log = log.Path()
+		a.ui.Say("unmount: fusermount3 -u %s; what goes wrong is written to %s", ui.ShellQuote(m.Dir()), ui.Quote(log.Path()))
+	case a.env(daemon.Variable) != "":
 		a.ui.Say("unmount: fusermount3 -u %s", ui.ShellQuote(m.Dir()))
 	default:
 		a.ui.Say("unmount with ctrl-C, or: fusermount3 -u %s", ui.ShellQuote(m.Dir()))
@@ -124,31 +123,4 @@ func (h *hangups) stop() {
 	}
 	h.cancel()
 	h.wait.Wait()
-}
-
-// hasTerminal reports whether a terminal controls this process.
-func hasTerminal() bool {
-	f, err := os.Open("/dev/tty")
-	if err != nil {
-		return false
-	}
-	f.Close()
-	return true
-}
-
-// notifyReady tells systemd that a unit of Type=notify is ready.
-func (a *app) notifyReady() error {
-	address := a.env("NOTIFY_SOCKET")
-	if address == "" {
-		return nil
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("tell systemd that the mount is ready: %w", err)
-	}
-	defer c.Close()
-	if _, err := c.Write([]byte("READY=1")); err != nil {
-		return fmt.Errorf("tell systemd that the mount is ready: %w", err)
-	}
-	return nil
 }

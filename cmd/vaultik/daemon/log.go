@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -13,15 +13,16 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
-const (
-	mountLogFile  = "mount.log" // in the state folder
-	mountLogLimit = 1 << 20     // bytes at which it becomes mount.log.old
-)
+// LogFile is the log's name in the state folder.
+const LogFile = "mount.log"
 
-// mountLog is where a mount in the background says what goes wrong once the
+// logLimit is how many bytes make the log mount.log.old.
+const logLimit = 1 << 20
+
+// Log is where a mount in the background says what goes wrong once the
 // terminal is out of reach: a file that all mounts of this user share. It is
 // safe for concurrent use, also by several processes.
-type mountLog struct {
+type Log struct {
 	path  string
 	about string // the mountpoint that every line names
 	now   func() time.Time
@@ -31,12 +32,13 @@ type mountLog struct {
 	isStderr bool // file is standard error as well, for what the runtime says in a crash
 }
 
-// openMountLog opens the log in a state folder, or makes it.
-func openMountLog(folder, about string, now func() time.Time) (*mountLog, error) {
+// OpenLog opens the log in a state folder, or makes it. about is what every message
+// begins with, now its time.
+func OpenLog(folder, about string, now func() time.Time) (*Log, error) {
 	if err := state.MakePrivate(folder); err != nil {
 		return nil, err
 	}
-	l := &mountLog{path: filepath.Join(folder, mountLogFile), about: about, now: now}
+	l := &Log{path: filepath.Join(folder, LogFile), about: about, now: now}
 	var err error
 	if l.file, err = l.open(); err != nil {
 		return nil, err
@@ -44,12 +46,15 @@ func openMountLog(folder, about string, now func() time.Time) (*mountLog, error)
 	return l, nil
 }
 
-func (l *mountLog) open() (*os.File, error) {
+// Path is the log's file.
+func (l *Log) Path() string { return l.path }
+
+func (l *Log) open() (*os.File, error) {
 	return os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
 // Write implements io.Writer for one message at a time.
-func (l *mountLog) Write(message []byte) (int, error) {
+func (l *Log) Write(message []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.turn(); err != nil {
@@ -63,14 +68,14 @@ func (l *mountLog) Write(message []byte) (int, error) {
 
 // turn begins a new file when this one is full, or was moved by another mount.
 // mu is held.
-func (l *mountLog) turn() error {
+func (l *Log) turn() error {
 	ours, err := l.file.Stat()
 	if err != nil {
 		return err
 	}
 	there, err := os.Stat(l.path)
 	if err == nil && os.SameFile(ours, there) {
-		if ours.Size() < mountLogLimit {
+		if ours.Size() < logLimit {
 			return nil
 		}
 		if err := os.Rename(l.path, l.path+".old"); err != nil {
@@ -90,7 +95,7 @@ func (l *mountLog) turn() error {
 }
 
 // becomeStderr makes the log the process's standard error.
-func (l *mountLog) becomeStderr() error {
+func (l *Log) becomeStderr() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.isStderr = true
