@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	iofs "io/fs"
 
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/setup"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
-	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -39,48 +35,48 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 	if err := words(c, 0, 0); err != nil {
 		return err
 	}
-	r := revival{}
-	if r.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
+	r := setup.Revival{Machine: a.machine()}
+	if r.Where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
 		return err
 	}
-	conf, err := config.Read(r.where.Config)
+	conf, err := config.Read(r.Where.Config)
 	if err != nil {
 		return err
 	}
-	a.useStateDir(&r.where, conf)
-	w := &writing{where: r.where, conf: conf}
+	a.useStateDir(&r.Where, conf)
+	w := &writing{where: r.Where, conf: conf}
 	if err := w.complete(c, a); err != nil {
 		return err
 	}
-	r.url = w.url
-	if r.id, err = a.identity(c.Context, c.String("identity"), conf); err != nil {
+	r.URL = w.url
+	if r.ID, err = a.identity(c.Context, c.String("identity"), conf); err != nil {
 		return err
 	}
-	if r.id == nil {
+	if r.ID == nil {
 		return errMissingIdentity()
 	}
-	if r.root, err = rootOf(r.id, conf); err != nil {
+	if r.Root, err = rootOf(r.ID, conf); err != nil {
 		return err
 	}
 	defer collectOften()()
-	v, err := a.openRevival(c.Context, r, func(store remote.Store) (string, error) {
+	v, err := setup.OpenRevival(c.Context, r, func(store remote.Store) (string, error) {
 		return conf.Writer.String(), w.checkStore(c.Context, store)
 	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, v.close()) }()
-	if err := v.refuseHealthy(c.Bool("force")); err != nil {
+	defer func() { err = errors.Join(err, v.Close()) }()
+	if err := v.RefuseHealthy(c.Bool("force")); err != nil {
 		return err
 	}
-	made, err := v.index(c.Context)
+	made, err := v.RebuildIndex(c.Context)
 	if err != nil {
 		return err
 	}
-	if err := v.writeSecret(); err != nil {
+	if err := v.WriteSecret(); err != nil {
 		return err
 	}
-	key, certify, err := v.makeKey(c.Context)
+	key, err := v.MakeKey(c.Context)
 	if err != nil {
 		return err
 	}
@@ -94,31 +90,12 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 		Bytes     int64  `json:"bytes"`   // of the blobs
 		Signer    string `json:"signer"`  // a new one; "" if the old one is there
 		Certify   string `json:"certify"` // what has to be run where the kit is; "" if nothing
-	}{"rebuilt", v.writer, made.Runs, made.Entries, made.Blobs, made.Bytes, textOf(key), certify})
-	a.ui.Say("the index of writer %s is made anew from %s", v.writer, v.sources(made))
+	}{"rebuilt", v.Writer, made.Runs, made.Entries, made.Blobs, made.Bytes, key.String(), key.Certify})
+	a.ui.Say("the index of writer %s is made anew from %s", v.Writer, v.Sources(made))
 	a.ui.Say("it knows %s, and %s with %s that need not be uploaded again",
 		ui.Plural(made.Entries, "entry", "entries"), ui.Plural(made.Blobs, "blob", "blobs"), ui.Size(made.Bytes))
-	v.sayKey(key, certify)
+	v.SayKey(key)
 	return nil
-}
-
-// sayKey tells of a new signing key, if there is one.
-func (r *revival) sayKey(key remote.PublicKey, certify string) {
-	switch {
-	case certify != "":
-		r.app.ui.Say("the signing key was lost; a new one is made, and signs once it is certified; where the recovery kit is, run")
-		r.app.ui.Say("")
-		r.app.ui.Say("  %s", certify)
-	case !key.IsZero():
-		r.app.ui.Say("the signing key was lost; a new one is made and certified from run %d on: %s", uint64(r.firstFree()), key)
-	}
-}
-
-func textOf(key remote.PublicKey) string {
-	if key.IsZero() {
-		return ""
-	}
-	return key.String()
 }
 
 // rootOf is the root key that the config and the kit agree on.
@@ -137,80 +114,4 @@ func rootOf(id *kit.Identity, conf *config.Config) (root remote.PublicKey, err e
 			remote.ErrNotTrusted, id.Kit.Root.Public(), root)
 	}
 	return root, nil
-}
-
-// refuseHealthy stops where the index is there and of use. One that has decided
-// on a commit is not given up even by force: the store may have got it, or get it
-// yet.
-func (r *revival) refuseHealthy(force bool) error {
-	status := r.there
-	switch {
-	case r.decided():
-		return fmt.Errorf("the index %q is there and in the middle of committing run %d; run \"vaultik backup\" first, which finishes it",
-			r.file(state.IndexFile), uint64(r.next))
-	case force:
-		return nil
-	case r.unread != nil || status == nil:
-		return r.unread
-	}
-	there := fmt.Sprintf("the index %q is there and in order: it belongs to writer %q and knows its runs up to %d, the store has run %d",
-		r.file(state.IndexFile), status.Writer, status.LastSeq, uint64(r.next)-1)
-	if status.LastSeq == int64(r.next)-1 {
-		return fmt.Errorf("%s; nothing is lost, and \"vaultik backup\" goes on from it (--force makes it anew all the same, and keeps the old one)", there)
-	}
-	return fmt.Errorf("%s; if it is an old copy, --force makes it anew and keeps the old one; "+
-		"if another machine is at work as this writer, this one must become a new writer instead", there)
-}
-
-// unfinished looks for a run that was decided on and not committed. If it was
-// signed its number is taken, and only the index that has it can finish it.
-func (r *revival) unfinished(ctx context.Context) error {
-	key := remote.SignatureKey(remote.ManifestKey(r.writer, r.next))
-	signature, err := stores.Fetch(ctx, r.store, key, kit.MaxSize)
-	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
-		return fmt.Errorf("look for an unfinished run: %w", err)
-	}
-	r.there, r.unread = r.standing(ctx)
-	if err != nil || r.decided() && bytes.Equal(signature, r.there.Intent.Signature) {
-		return nil
-	}
-	return fmt.Errorf("run %d of writer %q was interrupted in the middle of its commit: its signature is in the store, its manifest is not, and no index that is here can finish it. "+
-		"If no other machine is at work as this writer, delete the object %s from the store, and run this again", uint64(r.next), r.writer, key)
-}
-
-// decided reports whether the index has an intent for the next run: its bytes,
-// and no others, are what that run commits.
-func (r *revival) decided() bool {
-	s := r.there
-	return s != nil && s.Writer == r.writer && s.Intent != nil && s.Intent.Seq == int64(r.next)
-}
-
-// firstFree is the first run that is not signed yet.
-func (r *revival) firstFree() remote.Seq {
-	if r.decided() {
-		return r.next + 1
-	}
-	return r.next
-}
-
-// standing is where the index stands; nil if there is none, or none of use.
-func (r *revival) standing(ctx context.Context) (*metastore.Status, error) {
-	index, err := metastore.OpenIndex(ctx, r.file(state.IndexFile), metastore.Options{})
-	if err == nil {
-		var status metastore.Status
-		if err = index.Verify(ctx); err == nil {
-			status, err = index.Status(ctx)
-		}
-		if err = errors.Join(err, index.Close()); err == nil {
-			return &status, nil
-		}
-	}
-	switch {
-	case errors.Is(err, iofs.ErrNotExist):
-	case errors.Is(err, metastore.ErrNotIndex), errors.Is(err, metastore.ErrIndexDamaged), errors.Is(err, metastore.ErrIndexVersion):
-		r.app.ui.Warn("%v", err)
-	default:
-		return nil, err
-	}
-	return nil, nil
 }

@@ -1,15 +1,23 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"time"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
 
-	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
+	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/setup"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -43,110 +51,203 @@ func (a *app) initCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return s.run(c.Context)
+			return s.Run(c.Context)
 		},
 	}
 }
 
-// keys makes the secrets: the age identity and the root key of a first
-// machine, and everybody's signing key and chunker secret.
-func (s *setup) keys() (err error) {
-	if s.signer, err = remote.GenerateSigningKey(s.app.random); err != nil {
-		return fmt.Errorf("make the signing key: %w", err)
+// planInit checks all that can be checked without touching anything.
+func (a *app) planInit(c *cli.Context) (*setup.Plan, error) {
+	if c.Args().Len() == 0 {
+		return nil, errors.New("no PATH given; name what to back up: vaultik init --store URL PATH…")
 	}
-	if s.further {
-		return nil
+	where, err := state.FindAll(a.env, a.root, c.String("config"))
+	if err != nil {
+		return nil, err
 	}
-	if s.root, err = remote.GenerateSigningKey(s.app.random); err != nil {
-		return fmt.Errorf("make the root key: %w", err)
+	s := &setup.Plan{Machine: a.machine(), Where: where, Named: c.IsSet("writer"), Recipients: c.StringSlice("recipient"), Classic: c.Bool("x25519")}
+	address := c.String("store")
+	if address == "" {
+		address = a.env("VAULTIK_STORE")
 	}
-	s.rootPublic = s.root.Public()
-	var own string
-	if s.classic {
-		id, err := age.GenerateX25519Identity()
+	if address == "" {
+		return nil, errors.New("no store given; add --store file:///folder or --store s3://bucket/prefix?endpoint=…")
+	}
+	if s.URL, err = stores.ParseURL(address); err != nil {
+		return nil, err
+	}
+	for _, word := range c.Args().Slice() {
+		path, err := filepath.Abs(word)
 		if err != nil {
-			return fmt.Errorf("make the age identity: %w", err)
+			return nil, err
 		}
-		s.identity, own = id.String(), id.Recipient().String()
-	} else {
-		id, err := age.GenerateHybridIdentity()
-		if err != nil {
-			return fmt.Errorf("make the age identity: %w", err)
+		if _, err := os.Lstat(path); err != nil {
+			return nil, fmt.Errorf("path to back up: %w", err)
 		}
-		s.identity, own = id.String(), id.Recipient().String()
+		if !utf8.ValidString(path) {
+			return nil, fmt.Errorf("path %q is not UTF-8, which a config file cannot hold; name the folder above it instead", path)
+		}
+		s.Paths = append(s.Paths, path)
 	}
-	s.recipients = append([]string{own}, s.recipients...)
-	if _, err := seal.ParseRecipients(s.recipients); err != nil {
-		hint := "if they are classic age1… keys, add --x25519, so that they can share a file with this machine's own"
-		if s.classic {
-			hint = "post-quantum age1pq1… keys cannot share a file with the classic one that --x25519 makes"
+	if s.Writer, err = a.nameWriter(c); err != nil {
+		return nil, err
+	}
+	if s.Kit = c.String("kit"); s.Kit != "" {
+		if s.Kit, err = filepath.Abs(s.Kit); err != nil {
+			return nil, err
 		}
-		return fmt.Errorf("--recipient: %w (%s)", err, hint)
+	}
+	for i, r := range s.Recipients {
+		if err := config.CheckRecipient(r); err != nil {
+			return nil, fmt.Errorf("--recipient, number %d of them: %w", i+1, err)
+		}
+	}
+	if err := lockOptions(c, &s.LockTime, &s.LockMode); err != nil {
+		return nil, err
+	}
+	if root := c.String("root"); root != "" {
+		if s.RootKey, err = remote.ParsePublicKey(root); err != nil {
+			return nil, fmt.Errorf("--root: %w", err)
+		}
+		s.Further = true
+		switch {
+		case len(s.Recipients) == 0:
+			return nil, errors.New("--root without --recipient: name the recipients that the other machines' config lists")
+		case s.Kit != "" || s.Classic:
+			return nil, errors.New("--root is for a further machine, which gets no identity and no kit; leave --kit and --x25519 out, or --root")
+		}
+	}
+	if s.Further {
+		if _, err := seal.ParseRecipients(s.Recipients); err != nil {
+			return nil, fmt.Errorf("--recipient: %w", err)
+		}
+	}
+	if err := checkPaths(c.Context, s); err != nil {
+		return nil, err
+	}
+	return s, s.CheckKit()
+}
+
+// checkPaths refuses paths that no backup would contain.
+func checkPaths(ctx context.Context, s *setup.Plan) error {
+	disk, err := localfs.New()
+	if err != nil {
+		return err
+	}
+	always := []string{state.Resolve(s.Where.State), state.Resolve(s.Where.Cache)}
+	if s.URL.Folder() != "" {
+		always = append(always, state.Resolve(s.URL.Folder()))
+	}
+	for _, path := range s.Paths {
+		if why := leftOut(ctx, disk, always, path); why != "" {
+			return fmt.Errorf("path to back up %q: %s, which is always left out", path, why)
+		}
 	}
 	return nil
 }
 
-// kitText is the recovery kit.
-func (s *setup) kitText() string {
-	k := kit.Kit{
-		Store: s.url.String(), Writer: s.writer, Made: s.app.now().UTC().Truncate(time.Second), By: buildInfo().Version,
-		Root: s.root, Identity: s.identity, Recipients: s.recipients,
+// nameWriter is the name that was given, or the host's.
+func (a *app) nameWriter(c *cli.Context) (string, error) {
+	name := c.String("writer")
+	if !c.IsSet("writer") {
+		host, err := a.hostname()
+		if err != nil {
+			return "", fmt.Errorf("ask for this machine's name: %w; give --writer NAME", err)
+		}
+		name = writerName(host)
 	}
-	return k.Text()
+	if err := remote.CheckName(name); err != nil {
+		return "", fmt.Errorf("writer: %w", err)
+	}
+	return name, nil
 }
 
-// farewell says what was made and what to do now.
-func (s *setup) farewell() {
-	u := s.app.ui
-	u.Result(struct {
-		Type       string   `json:"message_type"`
-		Writer     string   `json:"writer"`
-		Store      string   `json:"store"`
-		Config     string   `json:"config"`
-		State      string   `json:"state"`
-		Kit        string   `json:"kit"` // "" on a further machine
-		Root       string   `json:"root_key"`
-		Signer     string   `json:"signer"`
-		Recipients []string `json:"recipients"`
-	}{"init", s.writer, s.url.String(), s.where.Config, s.stateDir(), s.kit, s.rootPublic.String(), s.signer.Public().String(), s.recipients})
+// writerName makes a host's name one that remote.CheckName accepts, short
+// enough for a number behind it.
+func writerName(host string) string {
+	const longest = 56
+	name := strings.Map(func(r rune) rune {
+		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", r) {
+			return r
+		}
+		return '-'
+	}, host)
+	name = strings.TrimLeft(name, "._-")
+	if len(name) > longest {
+		name = name[:longest]
+	}
+	if name = strings.TrimRight(name, "._-"); name == "" {
+		return "host"
+	}
+	return name
+}
 
-	u.Say("Writer:  %s", s.writer)
-	u.Say("Store:   %s", s.url)
-	u.Say("Config:  %s", ui.Quote(s.where.Config))
-	u.Say("State:   %s", ui.Quote(s.stateDir()))
-	if s.further {
-		u.Say("")
-		u.Say("This machine's signing key is not certified yet: until it is, its snapshots are")
-		u.Say("not trusted. Where the recovery kit is, run")
-		u.Say("")
-		u.Say("  vaultik key certify %s --key %s \\", s.writer, s.signer.Public())
-		u.Say("    --store '%s' --kit KIT", s.url)
-		u.Say("")
-		u.Say("\"vaultik backup\" works here at once, also from cron: vaultik backup --cron")
-		return
-	}
-	u.Say("Kit:     %s", ui.Quote(s.kit))
-	u.Say("")
-	u.Say("THE KIT IS THE ONLY WAY TO RESTORE. Nothing on this machine can replace it.")
-	u.Say("Print it, or copy it to a stick: keep it in two places that this machine's thief")
-	u.Say("or fire does not reach. Back up, and try the kit before you need it:")
-	u.Say("")
-	u.Say("  vaultik backup             # from cron: vaultik backup --cron")
-	u.Say("  mkdir /tmp/vaultik && vaultik mount --identity %s latest /tmp/vaultik", ui.ShellQuote(s.kit))
-	u.Say("")
-	u.Say("When the copies are made, remove it from here: whoever has it can read it all.")
-	u.Say("")
-	u.Say("  shred -u %s", ui.ShellQuote(s.kit))
-	if len(s.recipients) == 1 {
-		u.Say("")
-		u.Say("A second recipient, kept elsewhere, would outlive the loss of this one: add its")
-		u.Say("public key to \"recipients\" in the config.")
-	}
-	for _, path := range s.paths {
-		if state.Inside(s.kitFolder, path) {
-			u.Warn("the recovery kit %q lies in %q, which is backed up: copy it to where neither this machine's thief nor its fire reaches, "+
-				"and remove it from here before the first backup, or snapshots will contain it", s.kit, path)
-			break
+// machine is this one, for whatever sets it up.
+func (a *app) machine() setup.Machine {
+	return setup.Machine{UI: a.ui, Now: a.now, Random: a.random, Route: a.route(), Version: buildInfo().Version}
+}
+
+// fromKit sets a machine up as the writer that it was: what was lost of config,
+// signing key, chunker secret and index is made anew from the kit and the
+// store; what is there stays. The config comes last, so that a machine without
+// one is not set up, and the command can be given again.
+func (a *app) fromKit(c *cli.Context) (err error) {
+	for _, name := range []string{"kit", "root", "x25519"} {
+		if c.IsSet(name) {
+			return fmt.Errorf("--%s does not go with --from-kit, which brings back what was there", name)
 		}
 	}
+	r := setup.Revival{Machine: a.machine()}
+	if r.Where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
+		return err
+	}
+	s := &setup.Plan{Machine: r.Machine, Where: r.Where}
+	if err := s.RefuseExisting(); err != nil {
+		return err
+	}
+	if r.ID, err = a.identity(c.Context, c.String("from-kit"), nil); err != nil {
+		return err
+	}
+	if r.ID.Kit == nil {
+		return fmt.Errorf("%w: %q is an age identity without a root key; --from-kit needs the recovery kit", kit.ErrNoIdentity, r.ID.From)
+	}
+	address := c.String("store")
+	if address == "" {
+		address = a.env("VAULTIK_STORE")
+	}
+	if address == "" {
+		address = r.ID.Kit.Store
+	}
+	if r.URL, err = stores.ParseURL(address); err != nil {
+		return err
+	}
+	r.Root = r.ID.Kit.Root.Public()
+	defer collectOften()()
+	v, err := setup.OpenRevival(c.Context, r, func(store remote.Store) (string, error) { return chooseWriter(c, store, r.URL) })
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	s.URL, s.Writer, s.RootKey = v.URL, v.Writer, v.Root
+	return v.SetUp(c.Context, s, setup.Given{Paths: c.Args().Slice(), Recipients: c.StringSlice("recipient"), Fewer: c.Bool("fewer-recipients")})
+}
+
+// chooseWriter is the writer that is asked for, or the only one.
+func chooseWriter(c *cli.Context, store remote.Store, u stores.URL) (string, error) {
+	names, err := remote.ListWriters(c.Context, store)
+	if err != nil {
+		return "", err
+	}
+	asked := c.String("writer")
+	switch {
+	case len(names) == 0:
+		return "", fmt.Errorf("%w: there is no writer in %q; is its disk mounted, and is the address right?", remote.ErrNoStore, u.String())
+	case asked == "" && len(names) == 1:
+		return names[0], nil
+	case asked == "":
+		return "", fmt.Errorf("the store has several writers; say with --writer which of them this machine is: %s", strings.Join(names, ", "))
+	case !slices.Contains(names, asked):
+		return "", fmt.Errorf("the store has no writer %q; it has %s", asked, strings.Join(names, ", "))
+	}
+	return asked, nil
 }

@@ -33,7 +33,7 @@ type Log struct {
 }
 
 // OpenLog opens the log in a state folder, or makes it. about is what every message
-// begins with, now its time.
+// begins with, now the time of it.
 func OpenLog(folder, about string, now func() time.Time) (*Log, error) {
 	if err := state.MakePrivate(folder); err != nil {
 		return nil, err

@@ -1,13 +1,17 @@
-package main
+package setup
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -16,17 +20,35 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 )
 
-// plan is an init of bench b that is about to start.
-func plan(t *testing.T, b *bench) *setup {
+// place is a folder with all that a machine has, the store included.
+type place struct {
+	dir string
+	err bytes.Buffer // what the person is told
+}
+
+func newPlace(t *testing.T) *place {
 	t.Helper()
-	u, err := stores.ParseURL(b.store())
+	b := &place{dir: t.TempDir()}
+	if err := os.Mkdir(b.dir+"/source", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// plan is an init that is about to start.
+func plan(t *testing.T, b *place) *Plan {
+	t.Helper()
+	u, err := stores.ParseURL("file://" + b.dir + "/store")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.app.ui = &ui.Printer{Out: &b.out, Err: &b.err}
-	return &setup{
-		app: b.app, where: state.Folders{Config: b.dir + "/vaultik.toml", State: b.dir + "/state", Cache: b.dir + "/cache"},
-		url: u, paths: []string{b.dir + "/source"}, writer: "ann", kit: b.dir + "/kit.txt", classic: true,
+	return &Plan{
+		Machine: Machine{
+			UI: &ui.Printer{Out: io.Discard, Err: &b.err}, Now: func() time.Time { return time.Unix(1_800_000_000, 0) },
+			Random: rand.Reader, Version: "0.1.0",
+		},
+		Where: state.Folders{Config: b.dir + "/vaultik.toml", State: b.dir + "/state", Cache: b.dir + "/cache"},
+		URL:   u, Paths: []string{b.dir + "/source"}, Writer: "ann", Kit: b.dir + "/kit.txt", Classic: true,
 	}
 }
 
@@ -64,7 +86,7 @@ var errTest = errors.New("the test's error")
 func TestInitThatFailsLeavesNothing(t *testing.T) {
 	for _, step := range initSteps {
 		t.Run(step, func(t *testing.T) {
-			b := newBench(t)
+			b := newPlace(t)
 			s := plan(t, b)
 			s.before = func(name string) error {
 				if name == step {
@@ -72,13 +94,13 @@ func TestInitThatFailsLeavesNothing(t *testing.T) {
 				}
 				return nil
 			}
-			if err := s.run(context.Background()); !errors.Is(err, errTest) {
+			if err := s.Run(context.Background()); !errors.Is(err, errTest) {
 				t.Fatalf("error %v", err)
 			}
 			if d := cmp.Diff([]string{}, files(t, b.dir)); d != "" {
 				t.Errorf("left behind (-want +got):\n%s", d)
 			}
-			if err := plan(t, b).run(context.Background()); err != nil {
+			if err := plan(t, b).Run(context.Background()); err != nil {
 				t.Fatalf("the next init: %v", err)
 			}
 			if d := cmp.Diff(whole, files(t, b.dir)); d != "" {
@@ -94,7 +116,7 @@ func TestInitThatIsKilledIsRepaired(t *testing.T) {
 	type killed struct{}
 	for _, step := range initSteps {
 		t.Run(step, func(t *testing.T) {
-			b := newBench(t)
+			b := newPlace(t)
 			s := plan(t, b)
 			s.before = func(name string) error {
 				if name == step {
@@ -108,9 +130,9 @@ func TestInitThatIsKilledIsRepaired(t *testing.T) {
 						t.Fatal("it was not killed")
 					}
 				}()
-				_ = s.run(context.Background())
+				_ = s.Run(context.Background())
 			}()
-			if err := plan(t, b).run(context.Background()); err != nil {
+			if err := plan(t, b).Run(context.Background()); err != nil {
 				t.Fatalf("the next init: %v", err)
 			}
 			if d := cmp.Diff(whole, files(t, b.dir)); d != "" {
@@ -125,7 +147,7 @@ func TestInitThatIsKilledIsRepaired(t *testing.T) {
 
 // Cleaning up removes what the interrupted init made and nothing else.
 func TestCleaningUpSparesWhatOthersMade(t *testing.T) {
-	b := newBench(t)
+	b := newPlace(t)
 	s := plan(t, b)
 	s.before = func(name string) error {
 		if name != "finish" {
@@ -139,7 +161,7 @@ func TestCleaningUpSparesWhatOthersMade(t *testing.T) {
 		}
 		return errTest
 	}
-	if err := s.run(context.Background()); !errors.Is(err, errTest) {
+	if err := s.Run(context.Background()); !errors.Is(err, errTest) {
 		t.Fatalf("error %v", err)
 	}
 	if d := cmp.Diff([]string{"kit.txt", "store/ann/signers/1.pub", "vaultik.toml"}, files(t, b.dir)); d != "" {
@@ -153,11 +175,11 @@ func TestInitRefusesWhatIsThere(t *testing.T) {
 		{"a kit", "kit.txt", "never overwritten"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBench(t)
+			b := newPlace(t)
 			if err := os.WriteFile(b.dir+"/"+c.file, []byte("precious"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := plan(t, b).run(context.Background()); err == nil || !strings.Contains(err.Error(), c.says) {
+			if err := plan(t, b).Run(context.Background()); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("error %v, want %q", err, c.says)
 			}
 			if d := cmp.Diff([]string{c.file}, files(t, b.dir), sortStrings); d != "" {
@@ -177,23 +199,3 @@ var sortStrings = cmp.Transformer("sort", func(list []string) map[string]bool {
 	}
 	return set
 })
-
-func TestHostNamesBecomeWriters(t *testing.T) {
-	for host, want := range map[string]string{
-		"ann":                      "ann",
-		"ann.example.org":          "ann.example.org",
-		"Ann's Laptop":             "Ann-s-Laptop",
-		"-.":                       "host",
-		"":                         "host",
-		"büro":                     "b-ro",
-		strings.Repeat("long", 40): strings.Repeat("long", 14),
-	} {
-		s := &setup{app: newApp(), writer: writerName(host), named: true}
-		if s.writer != want {
-			t.Errorf("%q became %q, want %q", host, s.writer, want)
-		}
-		if err := s.chooseName(); err != nil {
-			t.Errorf("%q: %v", host, err)
-		}
-	}
-}
