@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -42,6 +43,12 @@ func newApp() *app {
 // waits, not for a log in which the run ends well.
 func (a *app) route() stores.Route {
 	return stores.Route{Slow: func(why error) { a.ui.Note("the store does not answer (%v), trying again", why) }}
+}
+
+// storeAddress is the store that the person named for this run, "" for the usual
+// one.
+func (a *app) storeAddress(c *cli.Context) string {
+	return cmp.Or(c.String("store"), a.env("VAULTIK_STORE"))
 }
 
 // run does what args say and returns the exit code.
@@ -147,25 +154,6 @@ func (a *app) cli() *cli.App {
 	return c
 }
 
-// askHelp makes "help COMMAND" the same as "COMMAND --help".
-func askHelp(args []string, commands []*cli.Command) ([]string, error) {
-	if len(args) < 2 || args[1] != "help" {
-		return args, nil
-	}
-	path := []string{"vaultik"}
-	for _, word := range args[2:] {
-		if strings.HasPrefix(word, "-") {
-			continue
-		}
-		command := named(commands, word)
-		if command == nil {
-			return nil, unknownCommand(strings.Join(path, " "), word, commands)
-		}
-		path, commands = append(path, word), command.Subcommands
-	}
-	return append(path, "--help"), nil
-}
-
 // group is a command that only holds others.
 func group(name, usage string, commands ...*cli.Command) *cli.Command {
 	return &cli.Command{
@@ -208,33 +196,3 @@ func words(c *cli.Context, least, most int) error {
 	}
 	return nil
 }
-
-const appHelp = `{{.Name}} - {{.Usage}}
-
-Usage: {{.Name}} [options] COMMAND [options] [words]
-
-{{.Description}}
-
-Commands:{{range .VisibleCommands}}
-  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
-
-Options, before or after the command:{{range .VisibleFlags}}
-  {{.}}{{end}}
-`
-
-// commandHelp is for commands with words and for those with commands of their
-// own.
-const commandHelp = `{{.HelpName}} - {{.Usage}}
-
-Usage: {{.HelpName}} {{if .VisibleCommands}}COMMAND {{end}}[options]{{if .ArgsUsage}} {{.ArgsUsage}}{{else if .VisibleCommands}} [words]{{end}}
-{{if .Description}}
-{{.Description}}
-{{end}}{{if .VisibleCommands}}
-Commands:{{range .VisibleCommands}}
-  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
-
-"{{.HelpName}} COMMAND --help" has their options.
-{{else}}
-Options, also those of the program ("vaultik --help"), before or after the words:{{range .VisibleFlags}}
-  {{.}}{{end}}
-{{end}}`

@@ -7,13 +7,13 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
+	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/fs/check"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
 )
@@ -180,63 +180,45 @@ func (a *app) quietCatalog(ctx context.Context, r *reading) (*fs.Catalog, error)
 	return catalog, nil
 }
 
-// maxAges is what --max-age says.
-type maxAges struct {
-	all  time.Duration
-	by   map[string]time.Duration // by SET and WRITER/SET; 0: any age
-	used map[string]bool          // names that some set has
+// auditFiles says which files are hurt: with --deep by everything that can be
+// wrong with what the snapshots need, otherwise by the blobs that were found to
+// be lost, of which none is read. some are the snapshots that are looked at, nil
+// for all of these writers.
+func (a *app) auditFiles(c *cli.Context, r *reading, report *auditReport, writers []string, some []fs.Snapshot) (err error) {
+	catalog, err := a.quietCatalog(c.Context, r)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, catalog.Close()) }()
+	if some == nil {
+		some = slices.DeleteFunc(catalog.Snapshots(), func(s fs.Snapshot) bool { return !slices.Contains(writers, s.Writer) })
+	}
+	if err := r.id.Check(some...); err != nil {
+		return err
+	}
+	o := check.Options{Catalog: catalog, Snapshots: some, Report: report.file, Progress: report.checking}
+	var result check.Result
+	if c.Bool("deep") {
+		result, err = check.Run(c.Context, o)
+		report.files = append(report.files, fmt.Sprintf("decrypted and checked: %s in %s, %s, and the metadata of %s",
+			ui.Plural(result.Chunks.Count, "chunk", "chunks"), ui.Plural(result.Blobs.Count, "blob", "blobs"), ui.Size(result.Chunks.Bytes), ui.Plural(int64(result.Snapshots), "snapshot", "snapshots")))
+	} else {
+		result, err = check.Damaged(c.Context, o, slices.Sorted(maps.Keys(report.lost)))
+	}
+	report.more()
+	report.files = append(report.files, damage(result.Damaged, result.Healed))
+	return err
 }
 
-func parseAges(words []string) (maxAges, error) {
-	ages := maxAges{by: make(map[string]time.Duration), used: make(map[string]bool)}
-	for _, word := range words {
-		name, text, named := strings.Cut(word, "=")
-		if !named {
-			name, text = "", word
-		}
-		var age time.Duration
-		var err error
-		if !named || text != "off" {
-			age, err = parseAge(text)
-		}
-		switch {
-		case err != nil:
-			return ages, fmt.Errorf("--max-age %s: %w", word, err)
-		case named:
-			ages.by[name] = age
-		default:
-			ages.all = age
-		}
+// damage says how many files are damaged, and how many are not because of a
+// newer backup.
+func damage(damaged, healed int64) string {
+	text := "no file is damaged"
+	if damaged > 0 {
+		text = "files damaged, as often as snapshots show them: " + ui.Count(damaged)
 	}
-	return ages, nil
-}
-
-func (m maxAges) of(writer, set string) time.Duration {
-	for _, name := range []string{writer + "/" + set, set} {
-		if age, ok := m.by[name]; ok && set != "" {
-			m.used[name] = true
-			return age
-		}
+	if healed > 0 {
+		text += fmt.Sprintf("; %s that were are whole again, because a newer backup uploaded what was lost", ui.Count(healed))
 	}
-	return m.all
-}
-
-// idle are findings about ages of sets of which there is no snapshot: one that
-// is misspelt, or was given another name, must not look like one that is fresh.
-func (m maxAges) idle() (found []audit.Finding) {
-	for _, name := range slices.Sorted(maps.Keys(m.by)) {
-		if m.by[name] == 0 || m.used[name] {
-			continue
-		}
-		what := fmt.Sprintf("set %q", name)
-		writer, set, both := strings.Cut(name, "/")
-		if both {
-			what = fmt.Sprintf("set %q of writer %q", set, writer)
-		} else {
-			writer, set = "", name
-		}
-		found = append(found, audit.Finding{Kind: audit.Stale, Writer: writer, Set: set,
-			Err: fmt.Errorf("--max-age %s: there is no snapshot of %s, new or old", name, what)})
-	}
-	return found
+	return text
 }

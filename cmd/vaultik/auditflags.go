@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
@@ -89,4 +92,65 @@ func parseAge(text string) (time.Duration, error) {
 		}
 	}
 	return 0, fmt.Errorf("%q is no span of time; write 26h, 30d, 6w, 3mo or 1y", text)
+}
+
+// maxAges is what --max-age says.
+type maxAges struct {
+	all  time.Duration
+	by   map[string]time.Duration // by SET and WRITER/SET; 0: any age
+	used map[string]bool          // names that some set has
+}
+
+func parseAges(words []string) (maxAges, error) {
+	ages := maxAges{by: make(map[string]time.Duration), used: make(map[string]bool)}
+	for _, word := range words {
+		name, text, named := strings.Cut(word, "=")
+		if !named {
+			name, text = "", word
+		}
+		var age time.Duration
+		var err error
+		if !named || text != "off" {
+			age, err = parseAge(text)
+		}
+		switch {
+		case err != nil:
+			return ages, fmt.Errorf("--max-age %s: %w", word, err)
+		case named:
+			ages.by[name] = age
+		default:
+			ages.all = age
+		}
+	}
+	return ages, nil
+}
+
+func (m maxAges) of(writer, set string) time.Duration {
+	for _, name := range []string{writer + "/" + set, set} {
+		if age, ok := m.by[name]; ok && set != "" {
+			m.used[name] = true
+			return age
+		}
+	}
+	return m.all
+}
+
+// idle are findings about ages of sets of which there is no snapshot: one that
+// is misspelt, or was given another name, must not look like one that is fresh.
+func (m maxAges) idle() (found []audit.Finding) {
+	for _, name := range slices.Sorted(maps.Keys(m.by)) {
+		if m.by[name] == 0 || m.used[name] {
+			continue
+		}
+		what := fmt.Sprintf("set %q", name)
+		writer, set, both := strings.Cut(name, "/")
+		if both {
+			what = fmt.Sprintf("set %q of writer %q", set, writer)
+		} else {
+			writer, set = "", name
+		}
+		found = append(found, audit.Finding{Kind: audit.Stale, Writer: writer, Set: set,
+			Err: fmt.Errorf("--max-age %s: there is no snapshot of %s, new or old", name, what)})
+	}
+	return found
 }

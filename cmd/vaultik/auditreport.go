@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
+	"git.eeqj.de/sneak/vaultik/fs/check"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/audit"
 )
@@ -222,4 +224,62 @@ func (r *auditReport) verdict() error {
 		text += fmt.Sprintf("; %s deleted, which the next backup replaces", ui.Plural(int64(r.deleted), "object was", "objects were"))
 	}
 	return &exitError{code: r.code, err: errors.New(text)}
+}
+
+// fileKind counts damaged files among an audit's findings.
+const fileKind audit.Kind = "file"
+
+// file tells what is wrong with a snapshot's metadata, a blob or a file. What is
+// there after all, because it is elsewhere, is nothing wrong.
+func (r *auditReport) file(f check.Finding) {
+	if f.Kind == check.KindBlob && r.lost[f.Key] {
+		return // told already
+	}
+	if !f.Healed {
+		r.code = worse(r.code, exitCode(f.Err))
+		switch f.Kind {
+		case check.KindFile:
+			r.kinds[fileKind]++
+		case check.KindBlob, check.KindDump:
+			r.kinds[audit.Corrupt]++
+		}
+	}
+	if r.ui.JSON {
+		var raw []byte
+		if !utf8.ValidString(f.Path) {
+			raw = []byte(f.Path)
+		}
+		r.ui.Result(struct {
+			Type     string     `json:"message_type"`
+			Kind     check.Kind `json:"kind"`
+			Writer   string     `json:"writer"`
+			Snapshot string     `json:"snapshot"` // "" of a blob
+			Key      string     `json:"key"`
+			Path     string     `json:"path"`               // bytes that are not UTF-8 are replaced
+			Raw      []byte     `json:"path_raw,omitempty"` // then all of them, in base64
+			Bytes    int64      `json:"bytes_lost"`
+			Healed   bool       `json:"healed"`
+			Message  string     `json:"message"`
+		}{"damage", f.Kind, f.Snapshot.Writer, f.Snapshot.ID, f.Key, f.Path, raw, f.Bytes, f.Healed, f.Err.Error()})
+		return
+	}
+	group, text := string(f.Kind), fmt.Sprintf("%q: %v", f.Key, f.Err)
+	switch {
+	case f.Kind == check.KindFile:
+		group, text = "files of snapshot "+f.Snapshot.ID, fmt.Sprintf("%s:%s: %s of it are lost: %v", f.Snapshot.ID, ui.Quote(f.Path), ui.Size(f.Bytes), f.Err)
+	case f.Kind == check.KindDump:
+		text = fmt.Sprintf("snapshot %s: %v", f.Snapshot.ID, f.Err)
+	}
+	switch {
+	case f.Healed && r.ui.Verbose:
+		r.ui.Note("%s:%s is read from what a newer backup uploaded", f.Snapshot.ID, ui.Quote(f.Path))
+	case !f.Healed && r.room(group):
+		r.ui.Warn("%s", text)
+	}
+}
+
+func (r *auditReport) checking(p check.Progress) {
+	if r.due() {
+		r.ui.Progress("", "decrypted %s of %s in blobs, %d of %d snapshots", ui.Size(p.Blobs.Bytes), ui.Size(p.AllBlobs.Bytes), p.Snapshots, p.AllSnapshots)
+	}
 }

@@ -48,3 +48,52 @@ func placeholder(usage string) (value, text string) {
 	}
 	return value, before + value + after
 }
+
+const appHelp = `{{.Name}} - {{.Usage}}
+
+Usage: {{.Name}} [options] COMMAND [options] [words]
+
+{{.Description}}
+
+Commands:{{range .VisibleCommands}}
+  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+Options, before or after the command:{{range .VisibleFlags}}
+  {{.}}{{end}}
+`
+
+// commandHelp is for commands with words and for those with commands of their
+// own.
+const commandHelp = `{{.HelpName}} - {{.Usage}}
+
+Usage: {{.HelpName}} {{if .VisibleCommands}}COMMAND {{end}}[options]{{if .ArgsUsage}} {{.ArgsUsage}}{{else if .VisibleCommands}} [words]{{end}}
+{{if .Description}}
+{{.Description}}
+{{end}}{{if .VisibleCommands}}
+Commands:{{range .VisibleCommands}}
+  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+"{{.HelpName}} COMMAND --help" has their options.
+{{else}}
+Options, also those of the program ("vaultik --help"), before or after the words:{{range .VisibleFlags}}
+  {{.}}{{end}}
+{{end}}`
+
+// askHelp makes "help COMMAND" the same as "COMMAND --help".
+func askHelp(args []string, commands []*cli.Command) ([]string, error) {
+	if len(args) < 2 || args[1] != "help" {
+		return args, nil
+	}
+	path := []string{"vaultik"}
+	for _, word := range args[2:] {
+		if strings.HasPrefix(word, "-") {
+			continue
+		}
+		command := named(commands, word)
+		if command == nil {
+			return nil, unknownCommand(strings.Join(path, " "), word, commands)
+		}
+		path, commands = append(path, word), command.Subcommands
+	}
+	return append(path, "--help"), nil
+}

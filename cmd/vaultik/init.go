@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,10 +67,7 @@ func (a *app) planInit(c *cli.Context) (*setup.Plan, error) {
 		return nil, err
 	}
 	s := &setup.Plan{Machine: a.machine(), Where: where, Named: c.IsSet("writer"), Recipients: c.StringSlice("recipient"), Classic: c.Bool("x25519")}
-	address := c.String("store")
-	if address == "" {
-		address = a.env("VAULTIK_STORE")
-	}
+	address := a.storeAddress(c)
 	if address == "" {
 		return nil, errors.New("no store given; add --store file:///folder or --store s3://bucket/prefix?endpoint=…")
 	}
@@ -211,13 +209,7 @@ func (a *app) fromKit(c *cli.Context) (err error) {
 	if r.ID.Kit == nil {
 		return fmt.Errorf("%w: %q is an age identity without a root key; --from-kit needs the recovery kit", kit.ErrNoIdentity, r.ID.From)
 	}
-	address := c.String("store")
-	if address == "" {
-		address = a.env("VAULTIK_STORE")
-	}
-	if address == "" {
-		address = r.ID.Kit.Store
-	}
+	address := cmp.Or(a.storeAddress(c), r.ID.Kit.Store)
 	if r.URL, err = stores.ParseURL(address); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -99,13 +100,7 @@ func (a *app) openKitStore(c *cli.Context) (*kitStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	address := c.String("store")
-	if address == "" {
-		address = a.env("VAULTIK_STORE")
-	}
-	if address == "" {
-		address = k.Store
-	}
+	address := cmp.Or(a.storeAddress(c), k.Store)
 	u, err := stores.ParseURL(address)
 	if err != nil {
 		return nil, err

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
@@ -58,14 +56,6 @@ type purge struct {
 
 	plans []*writerPlan
 	code  int // what was told already and keeps the run from being a success
-}
-
-// writerPlan is what becomes of one writer's snapshots.
-type writerPlan struct {
-	writer   string
-	signers  remote.Signers
-	verdicts []retention.Verdict
-	stones   []remote.Tombstone // unsigned, of those that go
 }
 
 // forgets is how many snapshots are forgotten at once; each takes two short
@@ -155,130 +145,6 @@ func (p *purge) writers(ctx context.Context) ([]string, error) {
 	return p.r.writers(ctx, only)
 }
 
-// plan decides about every snapshot. Writers are read one after the other, so
-// that the manifests of one only are in memory.
-func (p *purge) plan(ctx context.Context, writers []string) error {
-	sets := make(map[string]bool)
-	found := make(map[string][]string) // by name, the ids that it may mean
-	ruled := false                     // there is a rule for some set
-	for _, writer := range writers {
-		p.ui.Progress("", "reading the manifests of %s", ui.Quote(writer))
-		state, err := p.read(ctx, writer)
-		if err != nil && len(writers) > 1 && ctx.Err() == nil && !errors.Is(err, remote.ErrNoStore) {
-			p.ui.Warn("%v; nothing of it is forgotten", err)
-			p.code = worse(p.code, exitCode(err))
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if state == nil {
-			continue
-		}
-		chain, err := p.chain(ctx, state)
-		if err != nil {
-			return err
-		}
-		plan := &writerPlan{writer: writer, signers: state.Signers}
-		for _, s := range chain {
-			sets[s.Set] = true
-		}
-		if len(p.names) > 0 {
-			plan.verdicts = p.named(chain, writer, found)
-		} else {
-			some, err := p.ruled(plan, chain)
-			if err != nil {
-				return err
-			}
-			ruled = ruled || some
-		}
-		if plan.stones, err = state.Tombstones(plan.goes(), p.now()); err != nil {
-			return err
-		}
-		p.plans = append(p.plans, plan)
-	}
-	switch {
-	case len(p.plans) == 0:
-		return nil // told
-	case len(p.names) > 0:
-		return p.checkNamed(found)
-	case p.set != "" && !sets[p.set]:
-		return fmt.Errorf("there is no snapshot of a set %q; there are some of %s", p.set, ui.QuoteAll(slices.Sorted(maps.Keys(sets))))
-	case !ruled:
-		return fmt.Errorf("%w: give --keep-daily 7, --older-than 90d or the like, or write a [retention] into the config; nothing was forgotten", retention.ErrEmpty)
-	}
-	return p.mayForget()
-}
-
-// read reads a writer and tells what is wrong with it. One of which nothing
-// may be deleted is nil.
-func (p *purge) read(ctx context.Context, writer string) (*remote.WriterState, error) {
-	state, err := remote.ReadChain(ctx, p.r.store, p.r.root, writer)
-	if err != nil {
-		return nil, fmt.Errorf("writer %q: %w", writer, err)
-	}
-	flaws := state.Flaws(p.r.seen, p.r.url.String(), p.now())
-	p.tell(p.r, flaws)
-	if state.StoppedBy(flaws) == nil {
-		return state, nil
-	}
-	p.ui.Warn("writer %q: nothing of it is forgotten while that is so", writer)
-	p.code = worse(p.code, exitCode(remote.ErrNotTrusted))
-	return nil, nil
-}
-
-// chain is what rules need to know; the store's times only where one asks.
-func (p *purge) chain(ctx context.Context, state *remote.WriterState) ([]retention.Snapshot, error) {
-	chain, err := retention.Of(state, nil)
-	if err != nil || !slices.ContainsFunc(chain, func(s retention.Snapshot) bool { return !p.policies.Of(s.Set).MinAge.IsZero() }) {
-		return chain, err
-	}
-	stored, err := remote.ManifestTimes(ctx, p.r.store, state.Writer)
-	if err != nil {
-		return nil, err
-	}
-	return retention.Of(state, stored)
-}
-
-// ruled applies the rules to each set, and says whether there were any.
-func (p *purge) ruled(plan *writerPlan, chain []retention.Snapshot) (some bool, err error) {
-	sets := make(map[string]bool)
-	for _, s := range chain {
-		sets[s.Set] = p.set == "" || s.Set == p.set
-	}
-	for _, set := range slices.Sorted(maps.Keys(sets)) {
-		policy := p.policies.Of(set)
-		if !sets[set] {
-			continue
-		}
-		if policy.Empty() {
-			p.ui.Note("writer %q: there is no rule for set %q, so all of it stays", plan.writer, set)
-			continue
-		}
-		some = true
-		verdicts, err := policy.Apply(chain, set, p.now())
-		if e := (*retention.TimesError)(nil); errors.As(err, &e) {
-			p.ui.Warn("writer %q: %v", plan.writer, e)
-			p.code = worse(p.code, 1)
-		} else if err != nil {
-			return some, err
-		}
-		plan.verdicts = append(plan.verdicts, verdicts...)
-	}
-	return some, nil
-}
-
-// goes are the runs that are forgotten.
-func (w *writerPlan) goes() []remote.Seq {
-	var seqs []remote.Seq
-	for _, v := range w.verdicts {
-		if !v.Keep {
-			seqs = append(seqs, v.Seq)
-		}
-	}
-	return seqs
-}
-
 // carryOut forgets what the plans say. Where one snapshot cannot be forgotten,
 // because something was put into its tombstone's place, the others still are.
 func (p *purge) carryOut(ctx context.Context) error {
@@ -343,5 +209,55 @@ func (p *purge) carryOut(ctx context.Context) error {
 	return nil
 }
 
-// finished is the time that rules go by, as JSON says it.
-func finished(v retention.Verdict) string { return v.Finished.UTC().Format(time.RFC3339) }
+// policyFlags are the rules as options.
+func policyFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "keep-last", Usage: "keep the newest `N` snapshots"},
+		&cli.StringFlag{Name: "keep-hourly", Usage: "keep the newest snapshot of each of the newest `N` hours that have one"},
+		&cli.StringFlag{Name: "keep-daily", Usage: "likewise of `N` days"},
+		&cli.StringFlag{Name: "keep-weekly", Usage: "likewise of `N` weeks, from Monday on"},
+		&cli.StringFlag{Name: "keep-monthly", Usage: "likewise of `N` months"},
+		&cli.StringFlag{Name: "keep-yearly", Usage: "likewise of `N` years"},
+		&cli.StringFlag{Name: "keep-within", Usage: "keep what is not older than the set's newest by more than `SPAN`: 12h, 30d, 6w, 3mo, 1y"},
+		&cli.StringSliceFlag{Name: "keep-tag", Usage: "keep what has the tag `TEXT`; may be repeated"},
+		&cli.StringFlag{Name: "older-than", Usage: "forget only what is older than `SPAN`, counted from now; without a --keep option, all of it"},
+		&cli.StringSliceFlag{Name: "set-aside", Usage: "keep the snapshot `ID`, and let no rule go by its time, which a wrong clock made; may be repeated"},
+		&cli.StringFlag{Name: "min-age", Usage: "forget nothing that the store took less than `SPAN` before the writer's newest, by its own clock"},
+	}
+}
+
+func readPolicies(c *cli.Context, conf *config.Config) (config.Policies, error) {
+	p := config.Policies{Config: conf}
+	o := &p.Option
+	for name, field := range map[string]*int{
+		"keep-last": &o.Last, "keep-hourly": &o.Hourly, "keep-daily": &o.Daily, "keep-weekly": &o.Weekly, "keep-monthly": &o.Monthly, "keep-yearly": &o.Yearly,
+	} {
+		if !c.IsSet(name) {
+			continue
+		}
+		var n config.KeepCount
+		if err := n.UnmarshalText([]byte(c.String(name))); err != nil {
+			return p, fmt.Errorf("--%s: %w", name, err)
+		}
+		*field = int(n)
+	}
+	for name, field := range map[string]*retention.Span{"keep-within": &o.Within, "older-than": &o.OlderThan, "min-age": &o.MinAge} {
+		if !c.IsSet(name) {
+			continue
+		}
+		var err error
+		if *field, err = retention.ParseSpan(c.String(name)); err != nil {
+			return p, fmt.Errorf("--%s: %w", name, err)
+		}
+	}
+	o.Tags, o.Aside = c.StringSlice("keep-tag"), c.StringSlice("set-aside")
+	for _, tag := range o.Tags {
+		if err := remote.CheckTag(tag); err != nil {
+			return p, fmt.Errorf("--keep-tag: no snapshot has such a tag: %w", err)
+		}
+	}
+	for _, f := range policyFlags() {
+		p.Given = p.Given || !slices.Contains([]string{"min-age", "set-aside"}, f.Names()[0]) && c.IsSet(f.Names()[0])
+	}
+	return p, nil
+}

@@ -2,8 +2,8 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
+	"time"
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -93,76 +93,5 @@ func reasons(v retention.Verdict) string {
 	return strings.Join(words, "; ")
 }
 
-// named are the verdicts about those of a writer's snapshots that were named.
-// found collects, for each name, what it may mean.
-func (p *purge) named(chain []retention.Snapshot, writer string, found map[string][]string) []retention.Verdict {
-	var exact, begun []retention.Snapshot
-	bySet := make(map[string][]remote.Seq)
-	for _, word := range p.names {
-		name := word
-		if w, rest, ok := strings.Cut(word, "/"); ok {
-			if w != writer {
-				continue
-			}
-			name = rest
-		}
-		exact, begun = nil, nil
-		for _, s := range chain {
-			switch {
-			case s.ID == name:
-				exact = append(exact, s)
-			case name != "" && strings.HasPrefix(s.ID, name):
-				begun = append(begun, s)
-			}
-		}
-		if len(exact) > 0 {
-			begun = exact
-		}
-		for _, s := range begun {
-			found[word] = append(found[word], writer+"/"+s.ID)
-			bySet[s.Set] = append(bySet[s.Set], s.Seq)
-		}
-	}
-	var of []retention.Verdict
-	for set, seqs := range bySet {
-		of = append(of, retention.Named(chain, seqs, p.policies.Of(set).MinAge)...)
-	}
-	slices.SortFunc(of, func(a, b retention.Verdict) int { return int(a.Seq) - int(b.Seq) })
-	return of
-}
-
-// whose says of which writers snapshots can be forgotten.
-func (p *purge) whose() string {
-	switch {
-	case p.writer != "":
-		return fmt.Sprintf("writer %q", p.writer)
-	case len(p.plans) > 1:
-		return "the writers that the key is for"
-	case p.key == nil || p.key.own:
-		return fmt.Sprintf("writer %q, which this machine is; those of others take a maintainer's key, --key FILE, or --kit KIT", p.plans[0].writer)
-	}
-	return fmt.Sprintf("writer %q", p.plans[0].writer)
-}
-
-// checkNamed refuses names that mean nothing, or several snapshots, or one
-// that has to stay: who names a snapshot wants to hear that.
-func (p *purge) checkNamed(found map[string][]string) error {
-	for _, word := range p.names {
-		switch ids := found[word]; {
-		case len(ids) == 0 && strings.HasSuffix(word, "latest"):
-			return fmt.Errorf("%q: a writer's newest snapshot and each set's newest are never forgotten", word)
-		case len(ids) == 0:
-			return fmt.Errorf("%q: there is no such snapshot of %s; \"vaultik snapshot list\" shows them", word, p.whose())
-		case len(ids) > 1:
-			return fmt.Errorf("%q may mean several snapshots: %s", word, strings.Join(ids[:min(len(ids), 5)], ", "))
-		}
-	}
-	for _, plan := range p.plans {
-		for _, v := range plan.verdicts {
-			if v.Keep {
-				return fmt.Errorf("%s stays: %s; nothing was forgotten", v.ID, reasons(v))
-			}
-		}
-	}
-	return p.mayForget()
-}
+// finished is the time that rules go by, as JSON says it.
+func finished(v retention.Verdict) string { return v.Finished.UTC().Format(time.RFC3339) }

@@ -122,10 +122,7 @@ func (a *app) useStateDir(where *state.Folders, c *config.Config) {
 
 // findStore decides which store, and by that who is meant by "this writer".
 func (a *app) findStore(c *cli.Context, r *reading) (err error) {
-	address := c.String("store")
-	if address == "" {
-		address = a.env("VAULTIK_STORE")
-	}
+	address := a.storeAddress(c)
 	switch {
 	case address != "":
 		if r.url, err = stores.ParseURL(address); err != nil {

@@ -102,10 +102,7 @@ func (w *writing) complete(c *cli.Context, a *app) (err error) {
 			return fmt.Errorf("--compression: %w", err)
 		}
 	}
-	address := c.String("store")
-	if address == "" {
-		address = a.env("VAULTIK_STORE")
-	}
+	address := a.storeAddress(c)
 	if address != "" {
 		w.url, err = stores.ParseURL(address)
 		return err
