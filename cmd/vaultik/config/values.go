@@ -25,15 +25,19 @@ type (
 	RootKey   struct{ remote.PublicKey } // zero: none is trusted
 )
 
+// String is the name.
 func (n Name) String() string { return n.string }
 
+// String is the path.
 func (f Folder) String() string { return f.string }
 
+// UnmarshalText reads what remote.CheckName accepts.
 func (n *Name) UnmarshalText(text []byte) error {
 	*n = Name{string(text)}
 	return remote.CheckName(string(text))
 }
 
+// UnmarshalText reads an absolute path, or one that begins with "~/".
 func (f *Folder) UnmarshalText(text []byte) error {
 	path := string(text)
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
@@ -50,6 +54,7 @@ func (f *Folder) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// UnmarshalText reads what CheckRecipient accepts.
 func (r *Recipient) UnmarshalText(text []byte) error {
 	*r = Recipient{string(text)}
 	return CheckRecipient(string(text))
@@ -70,11 +75,13 @@ func CheckRecipient(text string) error {
 	return fmt.Errorf("recipient %q… is not a whole age public key: a character is wrong or missing", text[:min(len(text), shown)])
 }
 
+// UnmarshalText is ParseSize.
 func (b *ByteCount) UnmarshalText(text []byte) (err error) {
 	*b, err = ParseSize(string(text))
 	return err
 }
 
+// UnmarshalText is ParseSize, or reads "0".
 func (p *PerRun) UnmarshalText(text []byte) error {
 	if string(text) == "0" {
 		*p = 0
@@ -95,12 +102,14 @@ func ParseSize(s string) (ByteCount, error) {
 	return ByteCount(n), nil
 }
 
+// UnmarshalText is seal.ParseLevel.
 func (l *Level) UnmarshalText(text []byte) error {
 	v, err := seal.ParseLevel(string(text))
 	*l = Level(v)
 	return err
 }
 
+// UnmarshalText is remote.ParsePublicKey.
 func (k *RootKey) UnmarshalText(text []byte) (err error) {
 	k.PublicKey, err = remote.ParsePublicKey(string(text))
 	return err
@@ -113,6 +122,7 @@ type ByteRate int64
 // take its connections for idle ones.
 const leastRate = 1000
 
+// UnmarshalText is ParseRate.
 func (r *ByteRate) UnmarshalText(text []byte) (err error) {
 	*r, err = ParseRate(string(text))
 	return err
