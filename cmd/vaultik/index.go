@@ -9,7 +9,6 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/setup"
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -35,20 +34,12 @@ func (a *app) indexRebuild(c *cli.Context) (err error) {
 	if err := words(c, 0, 0); err != nil {
 		return err
 	}
-	r := setup.Revival{Machine: a.machine()}
-	if r.Where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
-		return err
-	}
-	conf, err := config.Read(r.Where.Config)
+	w, err := a.findWriter(c)
 	if err != nil {
 		return err
 	}
-	a.useStateDir(&r.Where, conf)
-	w := &writing{where: r.Where, conf: conf}
-	if err := w.complete(c, a); err != nil {
-		return err
-	}
-	r.URL = w.url
+	conf := w.conf
+	r := setup.Revival{Machine: a.machine(), Where: w.where, URL: w.url}
 	if r.ID, err = a.identity(c.Context, c.String("identity"), conf); err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
@@ -31,15 +30,8 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	w := &writing{}
-	if w.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
-		return err
-	}
-	if w.conf, err = config.Read(w.where.Config); err != nil {
-		return err
-	}
-	a.useStateDir(&w.where, w.conf)
-	if err := w.complete(c, a); err != nil {
+	w, err := a.findWriter(c)
+	if err != nil {
 		return err
 	}
 	if w.conf.RootKey.IsZero() {

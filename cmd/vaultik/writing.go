@@ -53,22 +53,14 @@ func (w *writing) close() error {
 
 // openWriter gets everything ready, the lock first, the store last.
 func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
-	w = &writing{}
+	if w, err = a.findWriter(c); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	if w.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
-		return w, err
-	}
-	if w.conf, err = config.Read(w.where.Config); err != nil {
-		return w, err
-	}
-	a.useStateDir(&w.where, w.conf)
-	if err := w.complete(c, a); err != nil {
-		return w, err
-	}
 	w.route = a.route()
 	if w.route.Limit, err = uploadLimit(c, w.conf); err != nil {
 		return w, err
@@ -82,6 +74,19 @@ func (a *app) openWriter(c *cli.Context) (w *writing, err error) {
 	}
 	w.closes = append(w.closes, func() error { unlock(); return nil })
 	return w, a.wire(c.Context, w)
+}
+
+// findWriter reads what this machine is as a writer, and opens nothing.
+func (a *app) findWriter(c *cli.Context) (w *writing, err error) {
+	w = &writing{}
+	if w.where, err = state.FindAll(a.env, a.root, c.String("config")); err != nil {
+		return nil, err
+	}
+	if w.conf, err = config.Read(w.where.Config); err != nil {
+		return nil, err
+	}
+	a.useStateDir(&w.where, w.conf)
+	return w, w.complete(c, a)
 }
 
 // complete makes sure that the config says all that a backup needs.
