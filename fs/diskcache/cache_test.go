@@ -366,34 +366,29 @@ func TestTheSizeIsBoundedOverAllThatUseTheFolder(t *testing.T) {
 func TestWhatWasUsedLongestAgoGoesFirst(t *testing.T) {
 	s, folder := mem.New(nil), t.TempDir()
 	now := time.Now()
-	c := open(t, s, diskcache.Options{Folder: folder, Size: 1 << 20, Now: func() time.Time { return now }})
 	var keys []string
-	read := func(key string) {
-		t.Helper()
-		if _, err := storetest.Read(t.Context(), c, key, 0, 200_000); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for i := range byte(5) {
-		key, _ := blob(t, s, i, 200_000)
+		key, body := blob(t, s, i, 200_000)
 		keys = append(keys, key)
-	}
-	// One after the other, or the disk's clock could not tell them apart.
-	for i, key := range keys[:4] {
-		read(key)
-		for len(files(t, folder)) < i+2 { // with the lock
-			time.Sleep(time.Millisecond)
+		if i == 4 {
+			break
 		}
-		then := now.Add(time.Duration(i-100) * time.Hour)
+		once(t, s, folder, key, body, [2]int64{0, 200_000})
+		then := now.Add(time.Duration(i)*time.Hour - 100*time.Hour) // the disk's clock could not tell them apart
 		if err := os.Chtimes(fileOf(folder, key), then, then); err != nil {
 			t.Fatal(err)
 		}
 	}
-	read(keys[0])
-	closed(t, c)
-	c = open(t, s, diskcache.Options{Folder: folder, Size: 900_000})
-	read(keys[4])
-	closed(t, c)
+	read := func(o diskcache.Options, key string) {
+		t.Helper()
+		c := open(t, s, o)
+		if _, err := storetest.Read(t.Context(), c, key, 0, 200_000); err != nil {
+			t.Fatal(err)
+		}
+		closed(t, c)
+	}
+	read(diskcache.Options{Folder: folder, Size: 1 << 20, Now: func() time.Time { return now }}, keys[0])
+	read(diskcache.Options{Folder: folder, Size: 900_000}, keys[4])
 	for i, want := range []bool{true, false, false, true, true} {
 		if _, err := os.Stat(fileOf(folder, keys[i])); (err == nil) != want {
 			t.Errorf("blob %d: %v", i, err)
@@ -456,21 +451,25 @@ func TestAFolderThatVanishesIsMadeAgain(t *testing.T) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 	}
-	read()
-	for len(files(t, folder)) < 2 {
-		time.Sleep(time.Millisecond)
+	for range 30 {
+		read()
+		for end := time.Now().Add(time.Minute); len(files(t, folder)) < 2; time.Sleep(100 * time.Microsecond) { // with the lock
+			if t.Failed() || time.Now().After(end) {
+				t.Fatal("nothing is recorded")
+			}
+		}
+		r, err := c.Get(t.Context(), key, 0, 100_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for os.RemoveAll(folder) != nil { // while three more records are appended
+			time.Sleep(time.Millisecond)
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, body[:100_000]) {
+			t.Errorf("a reader of a removed file: %d bytes, %v", len(got), err)
+		}
+		closed(t, r)
 	}
-	r, err := c.Get(t.Context(), key, 0, 100_000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for os.RemoveAll(folder) != nil { // something may be appended meanwhile
-		time.Sleep(time.Millisecond)
-	}
-	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, body[:100_000]) {
-		t.Errorf("a reader of a removed file: %d bytes, %v", len(got), err)
-	}
-	closed(t, r)
 	read()
 	closed(t, c)
 	if got := once(t, s, folder, key, body, [2]int64{0, 1_000_000}); got.Calls != 0 {

@@ -82,7 +82,15 @@ func (c *Cache) record(a *appending) {
 }
 
 // append adds a record of s to a file unless it has all of s.
-func (d *disk) append(name string, s span, b []byte) (err error) {
+func (d *disk) append(name string, s span, b []byte) error {
+	err := d.add(name, s, b)
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed the folder meanwhile
+		err = d.add(name, s, b)
+	}
+	return err
+}
+
+func (d *disk) add(name string, s span, b []byte) (err error) {
 	if err := d.acquire(); err != nil {
 		return err
 	}
