@@ -41,15 +41,16 @@ type node struct {
 type fakeSource struct {
 	mu      sync.Mutex
 	nodes   map[string]*node
+	inode   uint64   // given last
 	opens   []string // files whose content was opened
 	dirs    int      // handles open
 	largest int      // number of entries examined at once
 }
 
 func newSource(tree map[string]node) *fakeSource {
-	s := &fakeSource{nodes: map[string]*node{}}
-	for p, n := range tree {
-		s.set(p, n)
+	s := &fakeSource{nodes: map[string]*node{}, inode: 1_000_000}
+	for _, p := range slices.Sorted(maps.Keys(tree)) {
+		s.set(p, tree[p])
 	}
 	return s
 }
@@ -64,11 +65,10 @@ func (s *fakeSource) set(p string, n node) {
 			n.Type = metastore.Regular
 		}
 	}
-	if n.Inode == 0 {
-		n.Inode = uint64(len(s.nodes) + 100)
-		if old := s.nodes[p]; old != nil {
-			n.Inode = old.Inode
-		}
+	if old := s.nodes[p]; n.Inode == 0 && old != nil {
+		n.Inode = old.Inode
+	} else if n.Inode == 0 {
+		n.Inode = s.fresh()
 	}
 	n.Nlink, n.Dev = max(n.Nlink, 1), max(n.Dev, 1)
 	s.nodes[p] = &n
@@ -78,9 +78,15 @@ func (s *fakeSource) set(p string, n node) {
 			p = "/"
 		}
 		if s.nodes[p] == nil {
-			s.nodes[p] = &node{Type: metastore.Directory, Inode: uint64(len(s.nodes) + 100), Nlink: 1, Dev: 1}
+			s.nodes[p] = &node{Type: metastore.Directory, Inode: s.fresh(), Nlink: 1, Dev: 1}
 		}
 	}
+}
+
+// fresh returns an inode number that nothing has or had.
+func (s *fakeSource) fresh() uint64 {
+	s.inode++
+	return s.inode
 }
 
 // remove deletes an entry and all below it.
