@@ -358,7 +358,7 @@ func TestAnUploadThatStallsIsSentAgain(t *testing.T) {
 		return false
 	}
 	body := storetest.Bytes(1, 16<<20) // more than the buffers of a connection hold
-	if err := f.open(t).Put(t.Context(), "ann/a", body); err != nil {
+	if err := f.open(t, impatient).Put(t.Context(), "ann/a", body); err != nil {
 		t.Error(err)
 	}
 	if got, _ := f.get("ann/a"); !bytes.Equal(got, body) {
@@ -428,7 +428,7 @@ func TestAListingGoesOnWhereItBroke(t *testing.T) {
 					}
 					return true
 				}
-				got, err := storetest.Keys(t.Context(), f.open(t), "ann/")
+				got, err := storetest.Keys(t.Context(), f.open(t, impatient), "ann/")
 				if diff := cmp.Diff(want, got); diff != "" || err != nil {
 					t.Errorf("listing (-want +got), %v:\n%s", err, diff)
 				}
