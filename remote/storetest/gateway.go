@@ -14,8 +14,10 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +32,7 @@ import (
 
 // Gateway is a running S3 server (versitygw) over a folder.
 type Gateway struct {
-	Endpoint             string // "http://127.0.0.1:port", or https://
+	Endpoint             string // "http://127.x.y.z:port", or https://
 	Region               string
 	Bucket               string // exists
 	AccessKey, SecretKey string
@@ -47,6 +49,7 @@ type Gateway struct {
 	versions                 string // folder of what was deleted or written over; "" if that is gone
 	log                      string
 	process                  *exec.Cmd
+	ended                    chan struct{} // closed when process has
 }
 
 // StartGateway starts an S3 server on the loopback interface and stops it
@@ -98,7 +101,7 @@ func startGateway(t testing.TB, withTLS, locking bool) *Gateway {
 	if withTLS {
 		g.Endpoint = "https://" + g.address
 		g.CertFile, g.keyFile = filepath.Join(work, "cert.pem"), filepath.Join(work, "key.pem")
-		if g.Roots, err = writeCertificate(g.CertFile, g.keyFile); err != nil {
+		if g.Roots, err = writeCertificate(g.address, g.CertFile, g.keyFile); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -138,7 +141,13 @@ func (g *Gateway) Start(ctx context.Context) error {
 	if err := g.process.Start(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ended := make(chan struct{})
+	g.ended = ended
+	go func(process *exec.Cmd) {
+		_ = process.Wait() // the log says why it ended
+		close(ended)
+	}(g.process)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.Endpoint+"/health", nil)
@@ -152,11 +161,16 @@ func (g *Gateway) Start(ctx context.Context) error {
 				return err
 			}
 		}
-		if ctx.Err() != nil {
-			output, _ := os.ReadFile(g.log)
-			return fmt.Errorf("it does not answer: %w\n%s", err, output)
+		select {
+		case <-ended:
+			err = errors.New("it has ended")
+		case <-ctx.Done():
+			err = fmt.Errorf("it does not answer: %w", err)
+		case <-time.After(5 * time.Millisecond): // polls: there is nothing else to wait for
+			continue
 		}
-		runtime.Gosched() // polls: there is nothing else to wait for
+		output, _ := os.ReadFile(g.log)
+		return fmt.Errorf("%w\n%s", err, output)
 	}
 }
 
@@ -262,13 +276,16 @@ func (g *Gateway) Stop() {
 		return
 	}
 	_ = g.process.Process.Kill() // it may have ended by itself
-	_ = g.process.Wait()
+	<-g.ended
 	g.process = nil
 }
 
-// freeAddress returns an address that nobody listens on at the moment.
+// freeAddress returns an address that nobody listens on. The host is one of
+// millions: on 127.0.0.1 the port could become another server's, or that of any
+// connection, before the server listens there, and while it is stopped.
 func freeAddress(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	host := fmt.Sprintf("127.%d.%d.%d", 1+mathrand.IntN(254), mathrand.IntN(256), 1+mathrand.IntN(254))
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "", err
 	}
@@ -321,8 +338,12 @@ func buildGateway(ctx context.Context) (string, error) {
 	return binary, os.Rename(binary+".new", binary)
 }
 
-// writeCertificate makes a certificate for 127.0.0.1 that signs itself.
-func writeCertificate(certFile, keyFile string) (*x509.CertPool, error) {
+// writeCertificate makes a certificate for a host that signs itself.
+func writeCertificate(address, certFile, keyFile string) (*x509.CertPool, error) {
+	host, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -330,7 +351,7 @@ func writeCertificate(certFile, keyFile string) (*x509.CertPool, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "vaultik test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{host.Addr().AsSlice()}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
