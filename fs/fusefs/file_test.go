@@ -170,8 +170,8 @@ func TestManyReadersAtOnceAllGetTheirBytes(t *testing.T) {
 }
 
 func TestAnOutageFailsReadsOnlyAndHeals(t *testing.T) {
-	const timeout = 50 * time.Millisecond
-	m := mountSnapshot(t, Options{Timeout: timeout}, fs.ChunkOptions{Timeout: timeout}, fstest.Regular("/dir/f", fstest.Noise(1, 100_000)), fstest.Symlink("/dir/l", "f"))
+	// Names come from a database, which may take a busy machine longer than a store has.
+	m := mountSnapshot(t, Options{Timeout: 10 * time.Second}, fs.ChunkOptions{Timeout: 50 * time.Millisecond}, fstest.Regular("/dir/f", fstest.Noise(1, 100_000)), fstest.Symlink("/dir/l", "f"))
 	m.faulty.Script(storetest.Fault{Op: storetest.OpGet, Every: true, Kind: storetest.Stall})
 	if got, err := os.ReadFile(m.path("dir", "f")); !errors.Is(err, unix.EIO) || len(got) != 0 {
 		t.Errorf("read: %d bytes, %v", len(got), err)
@@ -302,7 +302,11 @@ func TestAnInterruptedReadRunsOnForAWhile(t *testing.T) {
 		t.Errorf("without an answer of the store: %d bytes, %v", n, status)
 	}
 	close(g.open)
-	if n, status := read(); n != len(want) || status != fuse.OK {
+	n, status := read()
+	for end := time.Now().Add(time.Minute); status == fuse.EINTR && time.Now().Before(end); {
+		n, status = read() // a busy machine takes longer than that while
+	}
+	if n != len(want) || status != fuse.OK {
 		t.Errorf("with an answer: %d bytes, %v", n, status)
 	}
 }
