@@ -113,13 +113,14 @@ func TestAKilledMountIsNeverAnEmptyFolder(t *testing.T) {
 
 	l.release()
 	p = m.startMount(dir, "latest")
-	if !strings.Contains(p.log.String(), "is replaced") {
-		t.Errorf("it says %s", p.log.String())
-	}
 	if out, err := mirror(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	same(t, "the mirror", want, scan(t, copied, Look{Root: true}))
+	p.stop() // and all that it said has arrived
+	if !strings.Contains(p.log.String(), "is replaced") {
+		t.Errorf("it says %s", p.log.String())
+	}
 }
 
 // While the store is away, what needs it is an input/output error after a

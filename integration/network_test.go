@@ -195,7 +195,7 @@ func TestAFlakyLinkIsOvercome(t *testing.T) {
 			c, store, env := overNetwork(t, l)
 			m := newMachine(t, store, env...)
 			src := filepath.Join(m.dir, "source")
-			noise(t, src, 14)
+			noise(t, src, 18) // five whole blobs, of which four are under way at once
 			m.init(src)
 			l.begin()
 			id := m.backup()
