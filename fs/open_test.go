@@ -226,26 +226,24 @@ func TestWhoStopsWaitingForATreeDoesNotStopTheLoading(t *testing.T) {
 	m := w.Snapshot("ann", "home", hello("hello")...)
 	c := newCatalog(t, w, t.TempDir(), nil)
 	c.refresh(t)
-	reached, resume := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	gate := storetest.NewGate(t)
 	c.faulty.OnCall = func(_ int, op, key string) {
 		if op == storetest.OpGet && strings.HasSuffix(key, ".age") {
-			once.Do(func() { close(reached) })
-			<-resume
+			gate.Pass()
 		}
 	}
 	ctx, leave := context.WithCancel(t.Context())
-	left := make(chan error)
+	left := make(chan error, 1)
 	go func() {
 		_, err := c.Open(ctx, "ann", m.Seq)
 		left <- err
 	}()
-	<-reached
+	gate.Await(t)
 	leave()
-	if err := <-left; !errors.Is(err, context.Canceled) {
+	if err := storetest.Within(t, left); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	close(resume)
+	gate.Open()
 	tree, err := c.Open(t.Context(), "ann", m.Seq)
 	if err != nil {
 		t.Fatal(err)

@@ -187,30 +187,28 @@ func TestAReaderThatLeavesDoesNotDisturbOthers(t *testing.T) {
 	e := fstest.Regular("/file", fstest.Noise(1, 100_000))
 	w := newWorld(t, ChunkOptions{}, e)
 	n := w.node(t, "file")
-	reached, resume := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	gate := storetest.NewGate(t)
 	w.faulty.OnCall = func(_ int, op, _ string) {
 		if op == storetest.OpGet {
-			once.Do(func() { close(reached) })
-			<-resume
+			gate.Pass()
 		}
 	}
 	ctx, leave := context.WithCancelCause(t.Context())
-	left, stayed := make(chan error), make(chan error)
+	left, stayed := make(chan error, 1), make(chan error, 1)
 	read := func(ctx context.Context, done chan error) {
 		_, err := w.read(ctx, n)
 		done <- err
 	}
 	go read(ctx, left)
-	<-reached
+	gate.Await(t)
 	go read(t.Context(), stayed)
 	why := errors.New("no time")
 	leave(why)
-	if err := <-left; !errors.Is(err, why) {
+	if err := storetest.Within(t, left); !errors.Is(err, why) {
 		t.Errorf("who left got %v", err)
 	}
-	close(resume)
-	if err := <-stayed; err != nil {
+	gate.Open()
+	if err := storetest.Within(t, stayed); err != nil {
 		t.Errorf("who stayed got %v", err)
 	}
 }
@@ -254,7 +252,7 @@ func TestAFrameThatFailedDoesNotWedgeItsNeighbours(t *testing.T) {
 		}
 		w.faulty.Script() // the second one fails of memory
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if got, err := w.read(ctx, w.node(t, "a")); err != nil || !bytes.Equal(got, tree[0].Bytes()) {
 		t.Errorf("the other file: %d bytes, %v", len(got), err)

@@ -35,9 +35,9 @@ func TestMountUntilKilled(t *testing.T) {
 	if err := unix.Stat(m.path("f"), &st); err != nil {
 		t.Fatal(err)
 	}
-	g := newGate(m)
+	g := newGate(t, m)
 	fmt.Println("mounted on", m.Dir())
-	<-g.reached
+	<-g.Reached()
 	if how == "waiting" {
 		go m.server.InodeNotifyStoreCache(st.Ino, 0, make([]byte, 4096))
 	}

@@ -200,34 +200,23 @@ func TestAnOutageFailsReadsOnlyAndHeals(t *testing.T) {
 	}
 }
 
-// gate holds back reads of the store until it is opened.
-type gate struct {
-	reached chan struct{} // closed at the first read
-	open    chan struct{}
-	once    sync.Once
-}
-
-func newGate(m *mounted) *gate {
-	g := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+// newGate holds back reads of the store until it is opened.
+func newGate(t *testing.T, m *mounted) *storetest.Gate {
+	g := storetest.NewGate(t)
 	m.gate.Store(g)
 	return g
-}
-
-func (g *gate) pass() {
-	g.once.Do(func() { close(g.reached) })
-	<-g.open
 }
 
 func TestAReaderUnderAStormOfSignalsGetsItsBytes(t *testing.T) {
 	want := fstest.Noise(1, 100_000)
 	m := mountSnapshot(t, Options{}, fs.ChunkOptions{}, fstest.Regular("/f", want))
-	g := newGate(m)
+	g := newGate(t, m)
 	var thread atomic.Int32
 	type result struct {
 		n   int
 		err error
 	}
-	done := make(chan result)
+	done := make(chan result, 1)
 	got := make([]byte, len(want))
 	go func() {
 		runtime.LockOSThread()
@@ -242,15 +231,15 @@ func TestAReaderUnderAStormOfSignalsGetsItsBytes(t *testing.T) {
 		n, err := unix.Pread(fd, got, 0) // not retried: any EINTR shows
 		done <- result{n, err}
 	}()
-	<-g.reached
+	g.Await(t)
 	for range 1000 { // as the Go runtime does to preempt goroutines
 		if err := unix.Tgkill(unix.Getpid(), int(thread.Load()), unix.SIGURG); err != nil {
 			t.Fatal(err)
 		}
 		runtime.Gosched()
 	}
-	close(g.open)
-	if r := <-done; r.err != nil || r.n == 0 || !bytes.Equal(got[:r.n], want[:r.n]) {
+	g.Open()
+	if r := storetest.Within(t, done); r.err != nil || r.n == 0 || !bytes.Equal(got[:r.n], want[:r.n]) {
 		t.Errorf("%d bytes, %v", r.n, r.err)
 	}
 }
@@ -258,19 +247,19 @@ func TestAReaderUnderAStormOfSignalsGetsItsBytes(t *testing.T) {
 func TestAKilledReaderDoesNotWaitForTheStore(t *testing.T) {
 	want := fstest.Noise(1, 100_000)
 	m := mountSnapshot(t, Options{Timeout: time.Hour}, fs.ChunkOptions{Timeout: time.Hour}, fstest.Regular("/f", want))
-	g := newGate(m)
+	g := newGate(t, m)
 	c := exec.Command("cat", m.path("f"))
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	<-g.reached
+	g.Await(t)
 	if err := c.Process.Signal(unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	if err := c.Wait(); err == nil { // the store is still held back
 		t.Error("it was killed, and ended well")
 	}
-	close(g.open)
+	g.Open()
 	if got, err := os.ReadFile(m.path("f")); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the next reader: %d bytes, %v", len(got), err)
 	}
@@ -283,7 +272,7 @@ func TestAnInterruptedReadRunsOnForAWhile(t *testing.T) {
 	if err := unix.Stat(m.path("f"), &st); err != nil {
 		t.Fatal(err)
 	}
-	g := newGate(m)
+	g := newGate(t, m)
 	interrupted := make(chan struct{})
 	close(interrupted)
 	read := func() (int, fuse.Status) {
@@ -301,7 +290,7 @@ func TestAnInterruptedReadRunsOnForAWhile(t *testing.T) {
 	if n, status := read(); n != 0 || status != fuse.EINTR { // the store is held back
 		t.Errorf("without an answer of the store: %d bytes, %v", n, status)
 	}
-	close(g.open)
+	g.Open()
 	n, status := read()
 	for end := time.Now().Add(time.Minute); status == fuse.EINTR && time.Now().Before(end); {
 		n, status = read() // a busy machine takes longer than that while

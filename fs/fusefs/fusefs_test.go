@@ -33,7 +33,7 @@ type mounted struct {
 	faulty   *storetest.Faulty
 	counting *storetest.Counting
 	tree     *fs.Tree
-	gate     atomic.Pointer[gate] // that reads of the store have to pass, if any
+	gate     atomic.Pointer[storetest.Gate] // that reads of the store have to pass, if any
 
 	mu       sync.Mutex
 	warnings []error
@@ -77,7 +77,7 @@ func mountOnto(t testing.TB, dir string, o Options, c fs.ChunkOptions, entries .
 	m.faulty = storetest.NewFaulty(m.counting)
 	m.faulty.OnCall = func(_ int, op, _ string) {
 		if g := m.gate.Load(); g != nil && op == storetest.OpGet {
-			g.pass()
+			g.Pass()
 		}
 	}
 	m.manifest = m.Snapshot("ann", "home", entries...)

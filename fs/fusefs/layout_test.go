@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"filippo.io/age"
@@ -298,28 +297,27 @@ func TestWhoWaitsForASnapshotToLoadCanGiveUp(t *testing.T) {
 	w := fstest.New(t)
 	w.Snapshot("ann", "home", hello("1")...)
 	faulty := storetest.NewFaulty(w.Store)
-	reached, resume := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	gate := storetest.NewGate(t)
 	faulty.OnCall = func(_ int, op, key string) {
 		if op == storetest.OpGet && strings.HasSuffix(key, ".age") {
-			once.Do(func() { close(reached) })
-			<-resume
+			gate.Pass()
 		}
 	}
 	m := mountStoreOver(t, w, faulty, Options{})
+	t.Cleanup(gate.Open) // before the mount goes
 	one := filepath.Join(m.Dir(), "latest", "hello")
 	c := exec.Command("cat", one)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	<-reached
+	gate.Await(t)
 	if err := c.Process.Signal(unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	if err := c.Wait(); err == nil { // the store is still held back
 		t.Error("it was killed, and ended well")
 	}
-	close(resume)
+	gate.Open()
 	if got := content(t, one); got != "1" {
 		t.Errorf("got %q", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -323,8 +324,13 @@ type vanishing struct {
 
 func (s *vanishing) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
 	if key == s.last {
-		<-s.read
-		<-s.read
+		for range 2 {
+			select {
+			case <-s.read:
+			case <-time.After(time.Minute):
+				return nil, errors.New("the first object was not read twice")
+			}
+		}
 		return nil, remote.ErrNoStore
 	}
 	r, err := s.Store.Get(ctx, key, off, n)

@@ -14,6 +14,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
+	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
 
 func TestAWrongRefIsCorruptNotAStory(t *testing.T) {
@@ -137,7 +138,7 @@ func TestACancelledReadDisturbsNobody(t *testing.T) {
 		_, err := r.Frames(ctx, spans(b.Chunks[4:5]))
 		return err
 	})
-	<-reached // the first caller hangs in the store
+	storetest.Within(t, reached) // the first caller hangs in the store
 	if _, err := r.Frames(t.Context(), spans(b.Chunks[4:6])); err != nil {
 		t.Errorf("another caller meanwhile: %v", err)
 	}

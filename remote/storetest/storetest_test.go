@@ -224,6 +224,31 @@ func TestOnCallComesBeforeAndAfterEveryCall(t *testing.T) {
 	}
 }
 
+func TestAGateHoldsCallsBackUntilItIsOpened(t *testing.T) {
+	g := storetest.NewGate(t)
+	s := storetest.NewFaulty(filled(t, "ann/a"))
+	s.OnCall = func(_ int, op, _ string) {
+		if op == storetest.OpGet {
+			g.Pass()
+		}
+	}
+	done := make(chan error, 2)
+	for range 2 {
+		go func() { done <- get(t.Context(), s, "ann/a") }()
+	}
+	g.Await(t)
+	if len(done) > 0 {
+		t.Error("somebody passed")
+	}
+	g.Open()
+	g.Open()
+	for range 2 {
+		if err := storetest.Within(t, done); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestCountingCounts(t *testing.T) {
 	s := storetest.NewCounting(filled(t, "ann/a", "ann/b"))
 	ctx := t.Context()
