@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"filippo.io/age"
@@ -203,12 +204,10 @@ func TestAnInterruptedRunGoesOn(t *testing.T) {
 	w := newWorld(t, spread()...)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")
-	calls := 0
+	var calls atomic.Int64 // side by side
 	w.faulty.OnCall = func(_ int, op, _ string) {
-		if op == storetest.OpGet {
-			if calls++; calls == 3 {
-				cancel(stop)
-			}
+		if op == storetest.OpGet && calls.Add(1) == 3 {
+			cancel(stop)
 		}
 	}
 	if _, err := w.run(ctx); !errors.Is(err, stop) {
