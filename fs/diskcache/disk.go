@@ -20,9 +20,12 @@ const (
 	fileMode   = 0o600
 	allocation = 4 << 10 // bytes in which file systems give out space
 
-	// lockPatience is how long a record waits for other processes. They hold
-	// the lock for a write into memory, or for a look through the folder.
+	// lockPatience is how long a record waits for other processes, and lockTries
+	// how often it tries at least: on a busy machine it has few chances in that
+	// time. They hold the lock for a write into memory, or for a look through the
+	// folder.
 	lockPatience = time.Second
+	lockTries    = 100
 	// pause is how long nothing is recorded after something went wrong.
 	pause = time.Minute
 )
@@ -130,7 +133,8 @@ func (d *disk) acquire() error {
 			return err
 		}
 	}
-	for end := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
+	end := time.Now().Add(lockPatience)
+	for tries := 1; ; tries++ {
 		err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case errors.Is(err, unix.EINTR):
@@ -139,9 +143,10 @@ func (d *disk) acquire() error {
 				err = &fs.PathError{Op: "lock", Path: d.lock.Name(), Err: err}
 			}
 			return err
-		case time.Now().After(end):
+		case tries >= lockTries && time.Now().After(end):
 			return fmt.Errorf("%q: %w", d.lock.Name(), errBusy)
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
