@@ -300,12 +300,12 @@ func TestCountingCounts(t *testing.T) {
 	}
 }
 
-// TestTheSuiteSeesBrokenStores runs the contract in a process of its own over
-// stores that break it in one way each.
+// TestTheSuiteSeesBrokenStores tells the story that must notice it, in a process
+// of its own, of stores that break the contract in one way each.
 func TestTheSuiteSeesBrokenStores(t *testing.T) {
 	for _, c := range brokenStores {
 		t.Run(c.name, func(t *testing.T) {
-			output := runBroken(t, c.name)
+			output := runBroken(t, c.name, c.story)
 			if !strings.Contains(output, "--- FAIL: TestBroken/"+c.story) {
 				t.Errorf("the story %q did not fail:\n%s", c.story, output)
 			}
