@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
 
 // mounting is a mount whose process a test kills.
@@ -83,16 +85,15 @@ func TestAKilledMountIsNeverAnEmptyFolder(t *testing.T) {
 	// The cache is cold again, and the store takes its time.
 	must(t, os.RemoveAll(filepath.Join(m.dir, "cache")))
 	p = m.startMount(dir, "latest")
-	var asked sync.WaitGroup
-	asked.Add(1)
-	once := sync.OnceFunc(asked.Done)
+	asked := make(chan struct{})
+	once := sync.OnceFunc(func() { close(asked) })
 	l.watch(func(int) { once() })
 	l.hold()
 	cat := exec.Command("cat", filepath.Join(dir, src, "big"))
 	var said bytes.Buffer
 	cat.Stderr = &said
 	must(t, cat.Start())
-	asked.Wait()
+	storetest.Within(t, asked)
 	p.kill(t)
 	if err := cat.Wait(); err == nil {
 		t.Error("the reader takes the crash for the end of the file")

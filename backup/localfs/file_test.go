@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
@@ -219,7 +220,11 @@ func TestLeasesAreWaitedFor(t *testing.T) {
 	}
 	var g errgroup.Group
 	g.Go(func() error {
-		<-broken
+		select {
+		case <-broken:
+		case <-time.After(time.Minute):
+			return errors.New("nobody asks for the lease")
+		}
 		_, err := unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
 		return err
 	})
