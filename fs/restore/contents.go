@@ -75,7 +75,7 @@ type content struct {
 // blobs reads one after the other of the plan, several at a time.
 func (c *content) blobs(whole context.Context) error {
 	g, ctx := errgroup.WithContext(whole)
-	next, stop := iter.Pull2(c.uses.all())
+	next, stop := iter.Pull2(c.uses.All())
 	defer stop()
 	u, err, more := next()
 	for i, need := range c.needs {

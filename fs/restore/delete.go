@@ -1,13 +1,9 @@
 package restore
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
 	"strings"
 
@@ -17,7 +13,7 @@ import (
 // delete removes what the plan says, what lies deeper first. It goes down to
 // each by names that must be folders, and stays in the one where the next is.
 func (r *run) delete(ctx context.Context) error {
-	if r.extra.count == 0 {
+	if r.extra.Count() == 0 {
 		return nil
 	}
 	at, fd := "", -1
@@ -27,7 +23,7 @@ func (r *run) delete(ctx context.Context) error {
 		}
 	}
 	defer func() { leave() }()
-	return r.extra.each(func(p string, dir bool) error {
+	return r.extra.Each(func(p string, dir bool) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -75,59 +71,4 @@ func descend(root int, p string) (int, error) {
 		fd = next
 	}
 	return fd, nil
-}
-
-// paths is a list of paths below the target folder, in a file without a name.
-type paths struct {
-	dir   string
-	count int64
-	file  *os.File
-	out   *bufio.Writer
-}
-
-func (p *paths) add(at string, dir bool) (err error) {
-	if p.file == nil {
-		if p.file, err = unnamed(p.dir); err != nil {
-			return err
-		}
-		p.out = bufio.NewWriter(p.file)
-	}
-	p.count++
-	kind := byte('-')
-	if dir {
-		kind = 'd'
-	}
-	_ = p.out.WriteByte(kind) // Flush tells
-	_, _ = p.out.WriteString(at)
-	return p.out.WriteByte(0)
-}
-
-func (p *paths) each(f func(at string, dir bool) error) error {
-	if err := p.out.Flush(); err != nil {
-		return fmt.Errorf("write the plan: %w", err)
-	}
-	if _, err := p.file.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("read the plan: %w", err)
-	}
-	in := bufio.NewReader(p.file)
-	for {
-		line, err := in.ReadBytes(0)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the plan: %w", err)
-		}
-		line = bytes.TrimSuffix(line, []byte{0})
-		if err := f(string(line[1:]), line[0] == 'd'); err != nil {
-			return err
-		}
-	}
-}
-
-func (p *paths) close() error {
-	if p.file == nil {
-		return nil
-	}
-	return p.file.Close()
 }

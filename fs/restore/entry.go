@@ -73,7 +73,7 @@ func (p *planner) entry(ctx context.Context, f *folder, t *names, n *metastore.N
 	}
 	if n.Nlink > 1 {
 		first := p.claimed.add(n.Ino)
-		if err := p.names.add(name{n.Ino, first, e.dir, e.slot}); err != nil {
+		if err := p.names.Add(name{n.Ino, first, e.dir, e.slot}); err != nil {
 			return err
 		}
 		if !first {
@@ -95,11 +95,11 @@ func (p *planner) entry(ctx context.Context, f *folder, t *names, n *metastore.N
 		if len(p.files) == page {
 			p.send(ctx)
 		}
-	} else if err := p.others.add(e); err != nil {
+	} else if err := p.others.Add(e); err != nil {
 		return err
 	}
 	if p.Verify && n.Type == metastore.Regular {
-		return p.checks.add(e)
+		return p.checks.Add(e)
 	}
 	return nil
 }
@@ -109,12 +109,12 @@ func (p *planner) same(n *metastore.Node, e entry, doing verdict) error {
 	p.tally.same.Add(1)
 	if doing == toFix {
 		e.flags |= fix
-		if err := p.others.add(e); err != nil {
+		if err := p.others.Add(e); err != nil {
 			return err
 		}
 	}
 	if p.Verify && n.Type == metastore.Regular {
-		return p.checks.add(e)
+		return p.checks.Add(e)
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func (p *planner) surplus(ctx context.Context, f *folder, t *names) error {
 		switch {
 		case litter(name):
 			p.litter++
-			return p.extra.add(join(f.below, name), false)
+			return p.extra.Add(join(f.below, name), false)
 		case !p.deletes(f):
 			return nil
 		}
@@ -204,7 +204,7 @@ func (p *planner) condemnEntry(ctx context.Context, c *condemned, name string, d
 	if p.DryRun && p.Report != nil {
 		p.Report(Event{Action: &Action{"delete", at}})
 	}
-	return true, p.extra.add(at, dir)
+	return true, p.extra.Add(at, dir)
 }
 
 // doomedPaths is how many a question names.

@@ -13,7 +13,7 @@ import (
 // folders makes the directories, and those that are there ready to be written
 // into.
 func (r *run) folders(ctx context.Context) error {
-	for e, err := range stepwise(ctx, r.dirs.all(), r.restoring) {
+	for e, err := range stepwise(ctx, r.dirs.All(), r.restoring) {
 		if err != nil {
 			return err
 		}
@@ -114,7 +114,7 @@ func (r *run) mayWrite(d *handle) error {
 // finish gives the directories their metadata, what lies deeper first: whoever
 // makes something in one changes its time.
 func (r *run) finish(ctx context.Context) error {
-	for e, err := range stepwise(ctx, r.dirs.backwards(), r.restoring) {
+	for e, err := range stepwise(ctx, r.dirs.Backwards(), r.restoring) {
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,7 @@ import (
 // links makes the further names of inodes.
 func (r *run) links(ctx context.Context) error {
 	var first name
-	for l, err := range stepwise(ctx, r.names.all(), r.restoring) {
+	for l, err := range stepwise(ctx, r.names.All(), r.restoring) {
 		if err != nil {
 			return err
 		}

@@ -59,7 +59,7 @@ func (r *run) lookUp(ctx context.Context, files []file) error {
 	}
 	if err == nil {
 		l.begin(0, rest) // those without a single piece
-		err = r.uses.add(l.uses...)
+		err = r.uses.Add(l.uses...)
 	}
 	for _, b := range l.bad { // now that the view is free: spelling paths asks it
 		r.fail(KindContent, b.dir, b.slot, b.err)
@@ -151,7 +151,7 @@ func (l *lookup) end() error {
 		}
 		l.planned.bytes.Add(l.data)
 		if l.pieces == 0 {
-			if err := l.others.add(f.entry); err != nil {
+			if err := l.others.Add(f.entry); err != nil {
 				return err
 			}
 		}
@@ -175,7 +175,7 @@ func (l *lookup) use(u use) error {
 	if len(l.uses) < usesAtOnce {
 		return nil
 	}
-	err := l.run.uses.add(l.uses...)
+	err := l.run.uses.Add(l.uses...)
 	l.uses = l.uses[:0]
 	return err
 }

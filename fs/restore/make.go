@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // makeOthers makes all that has no data, and mends metadata.
 func (r *run) makeOthers(ctx context.Context) error {
-	return inBatches(ctx, &r.others, func(ctx context.Context, e *entry) error {
+	return inBatches(ctx, r.others, func(ctx context.Context, e *entry) error {
 		if err := r.other(ctx, e); err != nil {
 			if fatal(err) || ctx.Err() != nil {
 				return r.at(e.dir, e.slot, err)
@@ -27,7 +28,7 @@ func (r *run) makeOthers(ctx context.Context) error {
 
 // inBatches calls do for every entry, several at a time, and then after each
 // few hundred.
-func inBatches(ctx context.Context, s *spool[entry], do func(context.Context, *entry) error, then func()) error {
+func inBatches(ctx context.Context, s *spool.Records[entry], do func(context.Context, *entry) error, then func()) error {
 	const batch = 256
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(2 * runtime.GOMAXPROCS(0))
@@ -46,7 +47,7 @@ func inBatches(ctx context.Context, s *spool[entry], do func(context.Context, *e
 		})
 	}
 	var entries []entry
-	for e, err := range s.all() {
+	for e, err := range s.All() {
 		if err != nil {
 			return errors.Join(err, g.Wait())
 		}

@@ -43,7 +43,7 @@ func (r *run) need(ctx context.Context) error {
 		r.needs = append(r.needs, n)
 		return nil
 	}
-	for u, err := range r.uses.all() {
+	for u, err := range r.uses.All() {
 		if err != nil {
 			return err
 		}

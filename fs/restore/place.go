@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -146,18 +147,24 @@ func (r *run) spools() {
 		}
 		return n
 	}
-	entries := spool[entry]{limit: limit(1 << 17), dir: r.Temp, size: entrySize,
-		put: func(b []byte, e *entry) { e.encode(b) }, get: func(b []byte, e *entry) { e.decode(b) }}
-	r.dirs.init(&entries)
-	r.others.init(&entries)
-	r.checks.init(&entries)
-	r.names.init(&spool[name]{limit: limit(1 << 16), dir: r.Temp, size: nameSize,
-		put: func(b []byte, n *name) { n.encode(b) }, get: func(b []byte, n *name) { n.decode(b) },
-		order: (*name).compare})
-	r.uses.init(&spool[use]{limit: limit(1 << 18), dir: r.Temp, size: useSize,
-		put: func(b []byte, u *use) { u.encode(b) }, get: func(b []byte, u *use) { u.decode(b) },
-		order: (*use).compare})
-	r.extra.dir = r.Temp
+	entries := spool.Format[entry]{
+		Size: entrySize,
+		Put:  func(b []byte, e *entry) { e.encode(b) }, Get: func(b []byte, e *entry) { e.decode(b) },
+	}
+	r.dirs = spool.New(r.Temp, limit(1<<17), entries)
+	r.others = spool.New(r.Temp, limit(1<<17), entries)
+	r.checks = spool.New(r.Temp, limit(1<<17), entries)
+	r.names = spool.New(r.Temp, limit(1<<16), spool.Format[name]{
+		Size: nameSize,
+		Put:  func(b []byte, n *name) { n.encode(b) }, Get: func(b []byte, n *name) { n.decode(b) },
+		Order: (*name).compare,
+	})
+	r.uses = spool.New(r.Temp, limit(1<<18), spool.Format[use]{
+		Size: useSize,
+		Put:  func(b []byte, u *use) { u.encode(b) }, Get: func(b []byte, u *use) { u.decode(b) },
+		Order: (*use).compare,
+	})
+	r.extra.Dir = r.Temp
 }
 
 // openTarget opens the target folder; -1 if there is none. The person named it:

@@ -227,5 +227,5 @@ func (p *planner) list(f *folder) error {
 			p.action("make", f.up, f.node.Name)
 		}
 	}
-	return p.dirs.add(entry{f.node.Parent, f.node.Ino, f.flags})
+	return p.dirs.Add(entry{f.node.Parent, f.node.Ino, f.flags})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"syscall"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
@@ -64,7 +65,7 @@ func (r *run) progress(phase string) {
 	case "plan":
 		p.Entries = r.planned.entries() + r.tally.same.Load()
 	case "verify":
-		p.Entries, p.Total, p.Bytes = r.tally.verified.Load(), r.checks.count(), r.tally.verifyRead.Load()
+		p.Entries, p.Total, p.Bytes = r.tally.verified.Load(), r.checks.Count(), r.tally.verifyRead.Load()
 	default:
 		p.Entries, p.Total = r.done.entries(), r.planned.entries()
 		p.Bytes, p.TotalBytes = r.done.bytes.Load(), r.planned.bytes.Load()
@@ -73,6 +74,24 @@ func (r *run) progress(phase string) {
 }
 
 func (r *run) restoring() { r.progress("restore") }
+
+// stepwise yields records as well, and every so often reports progress and looks
+// whether to go on.
+func stepwise[T any](ctx context.Context, records iter.Seq2[*T, error], progress func()) iter.Seq2[*T, error] {
+	const often = 1024
+	return func(yield func(*T, error) bool) {
+		n := 0
+		for v, err := range records {
+			if n++; n%often == 0 {
+				progress()
+				err = errors.Join(err, ctx.Err())
+			}
+			if !yield(v, err) {
+				return
+			}
+		}
+	}
+}
 
 // node returns an entry by its place.
 func (r *run) node(ctx context.Context, dir, slot uint64) (*metastore.Node, error) {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -177,12 +178,12 @@ type run struct {
 	token  string
 	cancel context.CancelCauseFunc
 
-	dirs    spool[entry] // in walk order
-	others  spool[entry] // everything else without data
-	uses    spool[use]   // of files with data, by blob
-	names   spool[name]  // of inodes with several, by inode
-	checks  spool[entry] // files to verify
-	extra   paths        // to be deleted
+	dirs    *spool.Records[entry] // in walk order
+	others  *spool.Records[entry] // everything else without data
+	uses    *spool.Records[use]   // of files with data, by blob
+	names   *spool.Records[name]  // of inodes with several, by inode
+	checks  *spool.Records[entry] // files to verify
+	extra   spool.Paths           // to be deleted
 	doomed  Deletion
 	litter  int64 // of extra: what a killed run left
 	claimed bits  // inodes that have a first name
@@ -242,7 +243,7 @@ func (r *run) result() *Result {
 }
 
 func (r *run) close() error {
-	return errors.Join(r.dirs.close(), r.others.close(), r.uses.close(), r.names.close(), r.checks.close(), r.extra.close(), r.target.close())
+	return errors.Join(r.dirs.Close(), r.others.Close(), r.uses.Close(), r.names.Close(), r.checks.Close(), r.extra.Close(), r.target.close())
 }
 
 // Check makes sure that the options make sense, and fills in what is missing.

@@ -38,7 +38,7 @@ func (r *run) verify(ctx context.Context) error {
 		batch = nil
 		g.Go(func() error { return r.verifyFiles(ctx, files) })
 	}
-	for e, err := range r.checks.all() {
+	for e, err := range r.checks.All() {
 		if err != nil {
 			return errors.Join(err, g.Wait())
 		}

@@ -208,7 +208,7 @@ func truncate(fd int, size int64) error {
 // sweep removes the temporary files of a run that ends early.
 func (r *run) sweep() {
 	ctx := context.Background() // local calls only
-	for u, err := range r.uses.all() {
+	for u, err := range r.uses.All() {
 		if err != nil {
 			return
 		}

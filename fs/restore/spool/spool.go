@@ -1,9 +1,16 @@
-package restore
+// Package spool keeps the lists of a restore's plan: records of a fixed size,
+// sorted if need be, and paths.
+//
+// A list of records is held in memory up to a limit and then written to a file,
+// one of paths always; so memory is bounded however long they grow. The files
+// have no names: they are gone when they are closed, or when the program ends in
+// whatever way. Nothing in them outlives a run, and nothing checks them for
+// damage.
+package spool
 
 import (
 	"bufio"
 	"container/heap"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,17 +20,23 @@ import (
 	"sync"
 )
 
-// spool is a list of records that grows out of memory into a file that has no
+// Format is what records are like in a file.
+type Format[T any] struct {
+	Size int // of a record, bytes
+	Put  func(b []byte, v *T)
+	Get  func(b []byte, v *T)
+	// Order sorts the records; nil leaves them in the order of adding.
+	Order func(a, b *T) int
+}
+
+// Records is a list of records that grows out of memory into a file that has no
 // name. With an order it is sorted: pieces of it are when they leave memory, and
 // reading merges them. Adding is safe for concurrent use; reading begins when
 // all is in.
-type spool[T any] struct {
+type Records[T any] struct {
+	Format[T]
 	limit int // records in memory
 	dir   string
-	size  int // of a record in the file, bytes
-	put   func(b []byte, v *T)
-	get   func(b []byte, v *T)
-	order func(a, b *T) int // nil: in the order of adding
 
 	mu     sync.Mutex
 	memory []T
@@ -33,13 +46,14 @@ type spool[T any] struct {
 	filed  int64   // records in the file
 }
 
-// init takes over what the records are like.
-func (s *spool[T]) init(o *spool[T]) {
-	s.limit, s.dir, s.size, s.put, s.get, s.order = o.limit, o.dir, o.size, o.put, o.get, o.order
+// New makes an empty list that holds at most limit records in memory, and files
+// the others in the folder dir; "" is the system's for temporary files.
+func New[T any](dir string, limit int, f Format[T]) *Records[T] {
+	return &Records[T]{Format: f, dir: dir, limit: limit}
 }
 
-// add appends a few records.
-func (s *spool[T]) add(records ...T) error {
+// Add appends a few records.
+func (s *Records[T]) Add(records ...T) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.memory)+len(records) > s.limit && len(s.memory) > 0 {
@@ -51,20 +65,20 @@ func (s *spool[T]) add(records ...T) error {
 	return nil
 }
 
-// count is how many records there are.
-func (s *spool[T]) count() int64 { return s.filed + int64(len(s.memory)) }
+// Count is how many records there are.
+func (s *Records[T]) Count() int64 { return s.filed + int64(len(s.memory)) }
 
-func (s *spool[T]) flush() (err error) {
+func (s *Records[T]) flush() (err error) {
 	if s.file == nil {
 		if s.file, err = unnamed(s.dir); err != nil {
 			return err
 		}
 	}
 	s.sort()
-	w := bufio.NewWriterSize(io.NewOffsetWriter(s.file, s.filed*int64(s.size)), 1<<20)
-	b := make([]byte, s.size)
+	w := bufio.NewWriterSize(io.NewOffsetWriter(s.file, s.filed*int64(s.Size)), 1<<20)
+	b := make([]byte, s.Size)
 	for i := range s.memory {
-		s.put(b, &s.memory[i])
+		s.Put(b, &s.memory[i])
 		if _, err := w.Write(b); err != nil {
 			return fmt.Errorf("write the plan: %w", err)
 		}
@@ -78,8 +92,8 @@ func (s *spool[T]) flush() (err error) {
 	return nil
 }
 
-func (s *spool[T]) sort() {
-	if s.order != nil && !s.sorted {
+func (s *Records[T]) sort() {
+	if s.Order != nil && !s.sorted {
 		sort.Sort(byOrder[T]{s})
 		s.sorted = true
 	}
@@ -87,14 +101,14 @@ func (s *spool[T]) sort() {
 
 // byOrder sorts what is in memory. The records are too large to be handed over
 // by value for each comparison.
-type byOrder[T any] struct{ *spool[T] }
+type byOrder[T any] struct{ *Records[T] }
 
 func (s byOrder[T]) Len() int           { return len(s.memory) }
-func (s byOrder[T]) Less(i, j int) bool { return s.order(&s.memory[i], &s.memory[j]) < 0 }
+func (s byOrder[T]) Less(i, j int) bool { return s.Order(&s.memory[i], &s.memory[j]) < 0 }
 func (s byOrder[T]) Swap(i, j int)      { s.memory[i], s.memory[j] = s.memory[j], s.memory[i] }
 
-// all yields the records in order. The pointer is good until the next one.
-func (s *spool[T]) all() iter.Seq2[*T, error] {
+// All yields the records in order. The pointer is good until the next one.
+func (s *Records[T]) All() iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
 		if s.file == nil {
 			s.sort()
@@ -111,7 +125,7 @@ func (s *spool[T]) all() iter.Seq2[*T, error] {
 				return
 			}
 		}
-		m := merger[T]{order: s.order}
+		m := merger[T]{order: s.Order}
 		for i, start := range s.runs {
 			end := s.filed
 			if i+1 < len(s.runs) {
@@ -128,8 +142,8 @@ func (s *spool[T]) all() iter.Seq2[*T, error] {
 	}
 }
 
-// backwards yields the records in the reverse order of adding.
-func (s *spool[T]) backwards() iter.Seq2[*T, error] {
+// Backwards yields the records in the reverse order of adding.
+func (s *Records[T]) Backwards() iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
 		for i := len(s.memory) - 1; i >= 0; i-- {
 			if !yield(&s.memory[i], nil) {
@@ -140,13 +154,13 @@ func (s *spool[T]) backwards() iter.Seq2[*T, error] {
 		var v T
 		for end := s.filed; end > 0; {
 			start := max(0, end-batch)
-			b := make([]byte, (end-start)*int64(s.size))
-			if _, err := s.file.ReadAt(b, start*int64(s.size)); err != nil {
+			b := make([]byte, (end-start)*int64(s.Size))
+			if _, err := s.file.ReadAt(b, start*int64(s.Size)); err != nil {
 				yield(nil, fmt.Errorf("read the plan: %w", err))
 				return
 			}
 			for i := int(end-start) - 1; i >= 0; i-- {
-				s.get(b[i*s.size:(i+1)*s.size], &v)
+				s.Get(b[i*s.Size:(i+1)*s.Size], &v)
 				if !yield(&v, nil) {
 					return
 				}
@@ -156,30 +170,13 @@ func (s *spool[T]) backwards() iter.Seq2[*T, error] {
 	}
 }
 
-// stepwise yields records as well, and every so often reports progress and looks
-// whether to go on.
-func stepwise[T any](ctx context.Context, records iter.Seq2[*T, error], progress func()) iter.Seq2[*T, error] {
-	const often = 1024
-	return func(yield func(*T, error) bool) {
-		n := 0
-		for v, err := range records {
-			if n++; n%often == 0 {
-				progress()
-				err = errors.Join(err, ctx.Err())
-			}
-			if !yield(v, err) {
-				return
-			}
-		}
-	}
-}
-
-func (s *spool[T]) reader(start, end int64) *bufio.Reader {
-	size := int64(s.size)
+func (s *Records[T]) reader(start, end int64) *bufio.Reader {
+	size := int64(s.Size)
 	return bufio.NewReaderSize(io.NewSectionReader(s.file, start*size, (end-start)*size), 64<<10)
 }
 
-func (s *spool[T]) close() error {
+// Close drops the records.
+func (s *Records[T]) Close() error {
 	s.memory = nil
 	if s.file == nil {
 		return nil
@@ -189,7 +186,7 @@ func (s *spool[T]) close() error {
 
 // runReader reads one sorted run of a spool.
 type runReader[T any] struct {
-	spool *spool[T]
+	spool *Records[T]
 	in    *bufio.Reader
 	left  int64
 	at    int // which one
@@ -201,14 +198,14 @@ func (r *runReader[T]) next() bool {
 	if r.left == 0 {
 		return false
 	}
-	b, err := r.in.Peek(r.spool.size)
+	b, err := r.in.Peek(r.spool.Size)
 	if err != nil {
 		r.err = fmt.Errorf("read the plan: %w", err)
 		return false
 	}
-	r.spool.get(b, &r.v)
+	r.spool.Get(b, &r.v)
 	r.left--
-	_, err = r.in.Discard(r.spool.size)
+	_, err = r.in.Discard(r.spool.Size)
 	return err == nil
 }
 
@@ -220,7 +217,7 @@ type merger[T any] struct {
 
 func (m *merger[T]) Len() int      { return len(m.runs) }
 func (m *merger[T]) Swap(i, j int) { m.runs[i], m.runs[j] = m.runs[j], m.runs[i] }
-func (m *merger[T]) Push(any)      { panic("restore: internal error: a run is added to a merge") }
+func (m *merger[T]) Push(any)      { panic("spool: internal error: a run is added to a merge") }
 
 func (m *merger[T]) Less(i, j int) bool {
 	if m.order != nil {
