@@ -3,6 +3,8 @@ package backup
 import (
 	"context"
 	"sync/atomic"
+
+	"git.eeqj.de/sneak/vaultik/backup/source"
 )
 
 const (
@@ -17,14 +19,14 @@ const (
 // contents is what was found in a folder before scan came to it.
 type contents struct {
 	names   []string
-	entries []Entry // of all names, nil if they are more than a page
-	err     error   // of listing them
+	entries []source.Entry // of all names, nil if they are more than a page
+	err     error          // of listing them
 }
 
 // early is a folder on its way to being opened and listed.
 type early struct {
 	done chan struct{}
-	dir  Dir
+	dir  source.Dir
 	contents
 	failed  error // of opening it
 	taken   bool
@@ -33,7 +35,7 @@ type early struct {
 
 // take waits for the folder, which is the caller's then. Without one it returns
 // nothing at all.
-func (e *early) take() (Dir, *contents, error) {
+func (e *early) take() (source.Dir, *contents, error) {
 	if e == nil {
 		return nil, nil, nil
 	}
@@ -52,7 +54,7 @@ func (e *early) take() (Dir, *contents, error) {
 // aheadOf lists the subfolders of one folder early, in their order.
 type aheadOf struct {
 	*scanner
-	in      Dir
+	in      source.Dir
 	folders []subfolder
 	begun   []*early
 	given   int
@@ -82,7 +84,7 @@ func (a *aheadOf) next(ctx context.Context) *early {
 	return a.begun[a.given-1]
 }
 
-func (a *aheadOf) begin(ctx context.Context, entry Entry) *early {
+func (a *aheadOf) begin(ctx context.Context, entry source.Entry) *early {
 	e := &early{done: make(chan struct{}), waiting: &a.waiting}
 	a.listers.Go(func() error {
 		defer close(e.done)

@@ -11,6 +11,8 @@ import (
 	"filippo.io/age"
 	"golang.org/x/sync/errgroup"
 
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -31,7 +33,7 @@ var (
 type Config struct {
 	Store      remote.Store
 	Index      *metastore.Index
-	Source     Source
+	Source     source.FS
 	Writer     string
 	Hostname   string
 	Version    string // of vaultik, and the git revision it was built from
@@ -59,7 +61,7 @@ type Config struct {
 type Set struct {
 	Name  string
 	Roots []string // absolute paths
-	Rules Rules
+	Rules exclude.Rules
 	Tags  []string // in the manifest, too, so in the clear; remote.CheckTag says what they may be
 }
 
@@ -123,7 +125,7 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 	if w.Report == nil {
 		w.Report = func(Event) {}
 	}
-	if w.matcher, err = Compile(s.Rules, s.Roots); err != nil {
+	if w.matcher, err = exclude.Compile(s.Rules, s.Roots); err != nil {
 		return nil, err
 	}
 	if err := w.settle(ctx); err != nil {
@@ -173,7 +175,7 @@ type writer struct {
 	Config
 	set        Set
 	recipients []age.Recipient
-	matcher    *Matcher
+	matcher    *exclude.Matcher
 	run        *metastore.Run
 	snapshot   string
 	result     Result

@@ -11,6 +11,7 @@ import (
 	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
 
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
@@ -311,7 +312,7 @@ func TestARootBehindALinkIsFollowedAndTheLinkKept(t *testing.T) {
 
 func TestRulesLeaveOut(t *testing.T) {
 	tree := home()
-	tree["/home/ann/cache/CACHEDIR.TAG"] = node{Content: cacheTag + "\n", Time: 1000}
+	tree["/home/ann/cache/CACHEDIR.TAG"] = node{Content: "Signature: 8a477f597d28d172789f06886806bc55" + "\n", Time: 1000}
 	tree["/home/ann/cache/junk"] = node{Content: "junk", Time: 1000}
 	tree["/home/ann/src/a.o"] = node{Content: "object", Time: 1000}
 	tree["/home/ann/src/a.c"] = node{Content: "source", Time: 1000}
@@ -322,13 +323,13 @@ func TestRulesLeaveOut(t *testing.T) {
 	tree["/home/mnt/disk/file"] = node{Content: "elsewhere", Dev: 2, Time: 1000}
 	w := newWorld(t, tree)
 	all := w.backup()
-	w.set.Rules = Rules{
+	w.set.Rules = exclude.Rules{
 		Patterns: []string{"*.o"}, CacheDirs: true, IfPresent: []string{".nobackup"}, LargerThan: 100_000, OneFileSystem: true,
 		Always: []string{"/home/bob"},
 	}
 	r := w.backup()
 	want := with(shown(), map[string]string{
-		"/home/ann/cache": "d (cachedir)", "/home/ann/cache/CACHEDIR.TAG": cacheTag + "\n",
+		"/home/ann/cache": "d (cachedir)", "/home/ann/cache/CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55" + "\n",
 		"/home/ann/src": "d", "/home/ann/src/a.c": "source",
 		"/home/ann/skip": "d (excluded)", "/home/ann/skip/.nobackup": "",
 		"/home/mnt": "d", "/home/mnt/disk": "d (other-fs)", "/home/bob": "d (excluded)",
@@ -339,7 +340,7 @@ func TestRulesLeaveOut(t *testing.T) {
 	if got := w.shows(all.Seq)["/home/ann/src/a.o"]; got != "object" {
 		t.Errorf("the snapshot before the rules lost a.o: %q", got)
 	}
-	w.set.Rules = Rules{}
+	w.set.Rules = exclude.Rules{}
 	same(t, "without rules again", w.shows(all.Seq), w.shows(w.backup().Seq))
 }
 
@@ -636,11 +637,11 @@ func TestAFileBehindABoundaryIsAnEmptyPlace(t *testing.T) {
 	w := newWorld(t, tree)
 	w.backup()
 	w.source.opened()
-	w.set.Rules = Rules{Always: []string{"/home/ann/bind"}}
+	w.set.Rules = exclude.Rules{Always: []string{"/home/ann/bind"}}
 	r := w.backup()
 	same(t, "what is shown", "(excluded)", w.shows(r.Seq)["/home/ann/bind"])
 	same(t, "files read", []string(nil), w.source.opened())
-	w.set.Rules = Rules{}
+	w.set.Rules = exclude.Rules{}
 	r = w.backup()
 	same(t, "without the rule", "must not be read", w.shows(r.Seq)["/home/ann/bind"])
 }

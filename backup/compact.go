@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -68,8 +69,8 @@ func (w *writer) move(ctx context.Context) error {
 
 // moveAll sends a job for every file that chunks are read from.
 func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue) error {
-	at := &descent{source: w.Source}
-	defer at.close()
+	at := source.NewDescent(w.Source)
+	defer at.Close()
 	for len(moves) > 0 {
 		n := 1
 		for n < len(moves) && moves[n].Path == moves[0].Path {
@@ -89,8 +90,8 @@ func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue
 	return nil
 }
 
-func (w *writer) moveFile(ctx context.Context, at *descent, names []string, moves []metastore.Move, out *queue) error {
-	dir, err := at.to(ctx, names[:len(names)-1])
+func (w *writer) moveFile(ctx context.Context, at *source.Descent, names []string, moves []metastore.Move, out *queue) error {
+	dir, err := at.To(ctx, names[:len(names)-1])
 	if err != nil {
 		return ctx.Err() // gone, or closed to us: what it holds stays where it is
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -38,8 +39,8 @@ func (w *writer) heal(ctx context.Context) error {
 		err = w.pipeline(ctx, func(ctx context.Context, out *queue) error {
 			s := newScanner(w, out)
 			s.healing = true
-			at := &descent{source: w.Source}
-			defer at.close()
+			at := source.NewDescent(w.Source)
+			defer at.Close()
 			for _, m := range missing {
 				if err := s.reread(ctx, at, m); err != nil {
 					return err
@@ -103,13 +104,13 @@ func (w *writer) blobKey(b metastore.BlobRef) string {
 }
 
 // reread sends a file through the pipeline once more.
-func (s *scanner) reread(ctx context.Context, at *descent, m metastore.MissingFile) error {
+func (s *scanner) reread(ctx context.Context, at *source.Descent, m metastore.MissingFile) error {
 	where := "/" + strings.Join(m.Components, "/")
 	if len(m.Components) == 0 {
 		return nil // "/" has no content
 	}
 	folders, name := m.Components[:len(m.Components)-1], m.Components[len(m.Components)-1]
-	dir, err := at.to(ctx, folders)
+	dir, err := at.To(ctx, folders)
 	if err != nil {
 		return ctx.Err() // gone: giveUp reports the file
 	}

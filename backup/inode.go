@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"syscall"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // volume is a mounted volume and its row in the index.
 type volume struct {
 	id int64
-	Volume
+	source.Volume
 }
 
 // volume finds the volume that dev is, which was met at where.

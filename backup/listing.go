@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -122,7 +123,7 @@ func (s *scanner) marked(ctx context.Context, f *folder, names []string) error {
 	}
 	entries, err := f.dir.Entries(ctx, markers)
 	if err == nil {
-		f.state = s.matcher.Marked(entries, func(e Entry) ([]byte, error) { return head(ctx, f.dir, e) })
+		f.state = s.matcher.Marked(entries, func(e source.Entry) ([]byte, error) { return head(ctx, f.dir, e) })
 	}
 	return err
 }
@@ -133,7 +134,7 @@ func (s *scanner) children(ctx context.Context, f folder, l *listing, names []st
 	if l.children != nil && len(names) == len(l.names) {
 		return l.children, nil
 	}
-	var entries []Entry
+	var entries []source.Entry
 	if f.early != nil && f.early.entries != nil {
 		entries = f.early.entries
 	} else {
@@ -158,7 +159,7 @@ func (s *scanner) children(ctx context.Context, f folder, l *listing, names []st
 			where := path.Join(f.where, e.Name)
 			v, err := s.volume(ctx, e.Dev, where)
 			if err != nil {
-				c.entry = Entry{Name: e.Name, Err: err}
+				c.entry = source.Entry{Name: e.Name, Err: err}
 				break
 			}
 			if c.state = s.matcher.Boundary(where, e, v.Volume, f.root.dev); c.state != metastore.StateComplete && c.place != nil {

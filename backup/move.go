@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -43,7 +44,7 @@ func (s *scanner) movedFrom(ctx context.Context, c child, at metastore.Directory
 }
 
 // stillThere reports whether a path leads to the inode of e.
-func (s *scanner) stillThere(ctx context.Context, names []string, e Entry) (bool, error) {
+func (s *scanner) stillThere(ctx context.Context, names []string, e source.Entry) (bool, error) {
 	now, dir, err := s.Source.Root(ctx)
 	if err != nil {
 		return false, err

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -26,12 +27,12 @@ const (
 // job is one entry on its way from scan through read to pack, or, if dir is
 // nil, the word that all entries of one folder have been sent.
 type job struct {
-	number int64  // position in walking order
-	dir    Dir    // holds the entry; retained for the job
-	entry  Entry  // Name "" if the entry is dir itself
-	parent int64  // path id of the folder it is in
-	path   int64  // path id, 0 if not known yet
-	where  string // the path as people read it
+	number int64        // position in walking order
+	dir    source.Dir   // holds the entry; retained for the job
+	entry  source.Entry // Name "" if the entry is dir itself
+	parent int64        // path id of the folder it is in
+	path   int64        // path id, 0 if not known yet
+	where  string       // the path as people read it
 	volume int64
 	role   metastore.Role
 	state  metastore.State

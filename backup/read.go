@@ -12,6 +12,7 @@ import (
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc" // registers the algorithm that Chunking names
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -73,7 +74,7 @@ func (r *reader) entry(ctx context.Context, j *job) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return errVanished
 		}
-		if !errors.Is(err, ErrSwapped) || j.entry.Name == "" {
+		if !errors.Is(err, source.ErrSwapped) || j.entry.Name == "" {
 			return err
 		}
 		// A new file was renamed over the one that was listed, as editors
@@ -101,7 +102,7 @@ func (r *reader) once(ctx context.Context, j *job) error {
 		return r.regular(ctx, j)
 	}
 	meta, err := j.dir.Meta(ctx, e)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, source.ErrSwapped) || ctx.Err() != nil {
 		return err
 	}
 	if err != nil && e.Type == metastore.Symlink && meta.Target == "" {
@@ -133,7 +134,7 @@ func (r *reader) once(ctx context.Context, j *job) error {
 
 // describe notes what there is beyond lstat. An attribute that cannot be read
 // must not cost the content.
-func (j *job) describe(meta Meta, partial error) {
+func (j *job) describe(meta source.Meta, partial error) {
 	j.file.User, j.file.Group = meta.User, meta.Group
 	j.file.Xattrs, j.file.Target, j.file.Flags = meta.Xattrs, meta.Target, meta.Flags
 	j.partial = partial
@@ -142,7 +143,7 @@ func (j *job) describe(meta Meta, partial error) {
 // regular reads a regular file, metadata and content, by one handle.
 func (r *reader) regular(ctx context.Context, j *job) error {
 	f, err := j.dir.Open(ctx, j.entry)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, source.ErrSwapped) || ctx.Err() != nil {
 		return err
 	}
 	if err != nil {
@@ -158,7 +159,7 @@ func (r *reader) regular(ctx context.Context, j *job) error {
 
 // content reads f, its metadata included, until it holds still, at most
 // attempts times.
-func (r *reader) content(ctx context.Context, j *job, f File) error {
+func (r *reader) content(ctx context.Context, j *job, f source.File) error {
 	for n := range attempts {
 		j.started = r.Now()
 		before := f.Opened()
@@ -198,7 +199,7 @@ func unchanged(a, b metastore.Stat) bool {
 
 // extents sends the content of f up to size as pieces that tile it, and
 // returns how long it turned out to be.
-func (r *reader) extents(ctx context.Context, j *job, f File, size int64) (int64, error) {
+func (r *reader) extents(ctx context.Context, j *job, f source.File, size int64) (int64, error) {
 	var off int64
 	for off < size {
 		start, end, err := f.NextData(off)
@@ -227,7 +228,7 @@ func (r *reader) extents(ctx context.Context, j *job, f File, size int64) (int64
 }
 
 // data cuts [off, end) of f into chunks and sends them.
-func (r *reader) data(ctx context.Context, j *job, f File, off, end int64) (int64, error) {
+func (r *reader) data(ctx context.Context, j *job, f source.File, off, end int64) (int64, error) {
 	if end-off <= int64(r.Chunking.Min) {
 		return r.small(ctx, j, f, off, end)
 	}
@@ -259,7 +260,7 @@ func (r *reader) data(ctx context.Context, j *job, f File, off, end int64) (int6
 }
 
 // small reads what is one chunk by its size alone.
-func (r *reader) small(ctx context.Context, j *job, f File, off, end int64) (int64, error) {
+func (r *reader) small(ctx context.Context, j *job, f source.File, off, end int64) (int64, error) {
 	n := end - off
 	if err := r.queue.take(ctx, j, n); err != nil {
 		return 0, err

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -33,8 +35,8 @@ func newScanner(w *writer, out *queue) *scanner {
 
 // folder is a directory being scanned.
 type folder struct {
-	dir    Dir
-	entry  Entry
+	dir    source.Dir
+	entry  source.Entry
 	path   int64 // path id
 	parent int64
 	where  string
@@ -59,7 +61,7 @@ type root struct {
 
 // child is an entry of a folder that belongs to the snapshot.
 type child struct {
-	entry   Entry
+	entry   source.Entry
 	place   *place
 	role    metastore.Role
 	state   metastore.State
@@ -244,13 +246,13 @@ func (s *scanner) subfolders(ctx context.Context, f folder, l *listing, settled 
 }
 
 // head reads the beginning of a file.
-func head(ctx context.Context, dir Dir, e Entry) ([]byte, error) {
+func head(ctx context.Context, dir source.Dir, e source.Entry) ([]byte, error) {
 	f, err := dir.Open(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // opened for reading: nothing to lose
-	buf := make([]byte, len(cacheTag))
+	buf := make([]byte, exclude.TagSize)
 	n, err := f.ReadAt(buf, 0)
 	if errors.Is(err, io.EOF) {
 		err = nil
@@ -358,7 +360,7 @@ func (s *scanner) descend(ctx context.Context, f folder, c child) error {
 // again looks once more at a name that no longer led to the folder that was
 // listed: another one may have been put in its place.
 func (s *scanner) again(ctx context.Context, f folder, c child, sub folder, cause error) error {
-	if (errors.Is(cause, ErrSwapped) || errors.Is(cause, fs.ErrNotExist)) && c.tries < attempts {
+	if (errors.Is(cause, source.ErrSwapped) || errors.Is(cause, fs.ErrNotExist)) && c.tries < attempts {
 		e, err := f.dir.Entry(ctx, c.entry.Name)
 		if err == nil && e.Err == nil && e.Type == metastore.Directory && e.Dev == c.entry.Dev {
 			s.tally.seen.Add(-1)

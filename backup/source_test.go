@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -114,16 +115,16 @@ func (n *node) stat() metastore.Stat {
 	return st
 }
 
-func (s *fakeSource) Root(context.Context) (Entry, Dir, error) {
+func (s *fakeSource) Root(context.Context) (source.Entry, source.Dir, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dirs++
 	n := s.nodes["/"]
-	return Entry{Stat: n.stat(), Dev: n.Dev}, &fakeDir{source: s, path: "/", refs: 1}, nil
+	return source.Entry{Stat: n.stat(), Dev: n.Dev}, &fakeDir{source: s, path: "/", refs: 1}, nil
 }
 
-func (s *fakeSource) Volume(_ context.Context, dev uint64, _ string) (Volume, error) {
-	return Volume{FSType: "ext4", FSID: dev, Root: "/"}, nil
+func (s *fakeSource) Volume(_ context.Context, dev uint64, _ string) (source.Volume, error) {
+	return source.Volume{FSType: "ext4", FSID: dev, Root: "/"}, nil
 }
 
 type fakeDir struct {
@@ -173,11 +174,11 @@ func (d *fakeDir) Names(context.Context) ([]string, error) {
 	return list, nil
 }
 
-func (d *fakeDir) Entries(_ context.Context, names []string) ([]Entry, error) {
+func (d *fakeDir) Entries(_ context.Context, names []string) ([]source.Entry, error) {
 	d.source.mu.Lock()
 	defer d.source.mu.Unlock()
 	d.source.largest = max(d.source.largest, len(names))
-	var list []Entry
+	var list []source.Entry
 	for _, name := range names {
 		if n := d.source.nodes[d.child(name)]; n != nil {
 			list = append(list, entryOf(name, n))
@@ -186,28 +187,28 @@ func (d *fakeDir) Entries(_ context.Context, names []string) ([]Entry, error) {
 	return list, nil
 }
 
-func entryOf(name string, n *node) Entry {
+func entryOf(name string, n *node) source.Entry {
 	if n.DenyStat != nil {
-		return Entry{Name: name, Err: n.DenyStat}
+		return source.Entry{Name: name, Err: n.DenyStat}
 	}
-	return Entry{Name: name, Stat: n.stat(), Dev: n.Dev}
+	return source.Entry{Name: name, Stat: n.stat(), Dev: n.Dev}
 }
 
-func (d *fakeDir) Entry(_ context.Context, name string) (Entry, error) {
+func (d *fakeDir) Entry(_ context.Context, name string) (source.Entry, error) {
 	n, _, err := d.node(name)
 	if err != nil {
-		return Entry{}, err
+		return source.Entry{}, err
 	}
 	return entryOf(name, &n), nil
 }
 
-func (d *fakeDir) OpenDir(_ context.Context, e Entry) (Dir, error) {
+func (d *fakeDir) OpenDir(_ context.Context, e source.Entry) (source.Dir, error) {
 	n, _, err := d.node(e.Name)
 	if err != nil {
 		return nil, err
 	}
 	if n.Swapped {
-		return nil, ErrSwapped
+		return nil, source.ErrSwapped
 	}
 	d.source.mu.Lock()
 	defer d.source.mu.Unlock()
@@ -215,7 +216,7 @@ func (d *fakeDir) OpenDir(_ context.Context, e Entry) (Dir, error) {
 	return &fakeDir{source: d.source, path: d.child(e.Name), refs: 1}, nil
 }
 
-func (d *fakeDir) Open(_ context.Context, e Entry) (File, error) {
+func (d *fakeDir) Open(_ context.Context, e source.Entry) (source.File, error) {
 	n, at, err := d.node(e.Name)
 	if err != nil {
 		return nil, err
@@ -224,7 +225,7 @@ func (d *fakeDir) Open(_ context.Context, e Entry) (File, error) {
 		return nil, n.DenyOpen
 	}
 	if n.Inode != e.Inode || n.Swapped {
-		return nil, ErrSwapped
+		return nil, source.ErrSwapped
 	}
 	d.source.mu.Lock()
 	d.source.opens = append(d.source.opens, d.child(e.Name))
@@ -235,24 +236,24 @@ func (d *fakeDir) Open(_ context.Context, e Entry) (File, error) {
 	return &fakeFile{d.source, at, n.stat()}, nil
 }
 
-func (d *fakeDir) Meta(_ context.Context, e Entry) (Meta, error) {
+func (d *fakeDir) Meta(_ context.Context, e source.Entry) (source.Meta, error) {
 	n, _, err := d.node(e.Name)
 	if err != nil {
-		return Meta{}, err
+		return source.Meta{}, err
 	}
 	return n.meta()
 }
 
-func (f *fakeFile) Meta(context.Context) (Meta, error) {
+func (f *fakeFile) Meta(context.Context) (source.Meta, error) {
 	n := f.now()
 	return n.meta()
 }
 
-func (n *node) meta() (Meta, error) {
+func (n *node) meta() (source.Meta, error) {
 	if n.DenyMeta != nil {
-		return Meta{User: "ann", Group: "users"}, n.DenyMeta
+		return source.Meta{User: "ann", Group: "users"}, n.DenyMeta
 	}
-	m := Meta{User: "ann", Group: "users", Target: n.Target}
+	m := source.Meta{User: "ann", Group: "users", Target: n.Target}
 	for _, name := range slices.Sorted(maps.Keys(n.Xattrs)) {
 		m.Xattrs = append(m.Xattrs, metastore.Xattr{Name: name, Value: []byte(n.Xattrs[name])})
 	}

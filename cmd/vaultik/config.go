@@ -13,7 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/pelletier/go-toml/v2"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -277,15 +277,15 @@ func (k *rootKey) UnmarshalText(text []byte) (err error) {
 }
 
 // rules are the set's own rules of what is left out.
-func (s setConfig) rules() (backup.Rules, error) {
-	r := backup.Rules{
+func (s setConfig) rules() (exclude.Rules, error) {
+	r := exclude.Rules{
 		Patterns: slices.Clone(s.Exclude), OneFileSystem: s.OneFileSystem, CacheDirs: s.ExcludeCaches,
 		IfPresent: slices.Clone(s.ExcludeIfPresent), LargerThan: int64(s.ExcludeLargerThan),
 	}
 	for _, file := range s.ExcludeFile {
 		patterns, err := readPatterns(file.string)
 		if err != nil {
-			return backup.Rules{}, err
+			return exclude.Rules{}, err
 		}
 		r.Patterns = append(r.Patterns, patterns...)
 	}
@@ -299,7 +299,7 @@ func readPatterns(path string) ([]string, error) {
 		return nil, fmt.Errorf("exclude file: %w", err)
 	}
 	defer f.Close()
-	patterns, err := backup.ReadExcludeFile(f)
+	patterns, err := exclude.ReadFile(f)
 	if err != nil {
 		return nil, fmt.Errorf("exclude file %q: %w", path, err)
 	}

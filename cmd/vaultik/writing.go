@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -138,7 +139,7 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 		if set.Rules, err = w.rules(c, conf); err != nil {
 			return nil, fmt.Errorf("set %q: %w", n, err)
 		}
-		if _, err := backup.Compile(set.Rules, set.Roots); err != nil {
+		if _, err := exclude.Compile(set.Rules, set.Roots); err != nil {
 			return nil, fmt.Errorf("set %q: %w", n, err)
 		}
 		sets = append(sets, set)
@@ -147,7 +148,7 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 }
 
 // rules are the set's, those of the options, and what is always left out.
-func (w *writing) rules(c *cli.Context, conf setConfig) (backup.Rules, error) {
+func (w *writing) rules(c *cli.Context, conf setConfig) (exclude.Rules, error) {
 	r, err := conf.rules()
 	if err != nil {
 		return r, err

@@ -1,4 +1,4 @@
-package backup
+package exclude
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -99,7 +100,7 @@ func TestDirectoryAndPathAgree(t *testing.T) {
 		walked := false
 		for i, name := range names {
 			d := m.Directory(root, strings.Join(names[:i], "/"))
-			e := Entry{Name: name, Stat: metastore.Stat{Type: metastore.Directory}}
+			e := source.Entry{Name: name, Stat: metastore.Stat{Type: metastore.Directory}}
 			first := d.Excludes(e)
 			if d.Excludes(e) != first {
 				t.Fatal("a second answer differs from the first")
@@ -122,7 +123,7 @@ func TestLargeFilesAreLeftOut(t *testing.T) {
 		"folder": {Type: metastore.Directory, Size: 4096},
 		"link":   {Type: metastore.Symlink, Size: 2000},
 	} {
-		got[name] = d.Excludes(Entry{Name: name, Stat: s})
+		got[name] = d.Excludes(source.Entry{Name: name, Stat: s})
 	}
 	if diff := cmp.Diff(map[string]bool{"big": true, "limit": false, "folder": false, "link": false}, got); diff != "" {
 		t.Error(diff)
@@ -139,41 +140,41 @@ func TestBoundariesAreKeptAsEmptyPlaces(t *testing.T) {
 		where string
 		typ   metastore.Type
 		dev   uint64
-		v     Volume
+		v     source.Volume
 		want  metastore.State
 	}{
-		{"ordinary folder", m, "/home", dir, 1, Volume{FSType: "ext4", Root: "/"}, metastore.StateComplete},
-		{"store", m, "/srv/backup", dir, 1, Volume{FSType: "ext4", Root: "/"}, metastore.StateExcluded},
-		{"below the state folder", m, "/var/lib/vaultik/x", dir, 1, Volume{FSType: "ext4", Root: "/"}, metastore.StateExcluded},
-		{"name that only begins alike", m, "/srv/backup2", dir, 1, Volume{FSType: "ext4", Root: "/"}, metastore.StateComplete},
-		{"proc", m, "/proc", dir, 2, Volume{FSType: "proc", Root: "/proc"}, metastore.StateExcluded},
-		{"our own mount", m, "/mnt", dir, 2, Volume{FSType: "fuse.vaultik", Root: "/mnt"}, metastore.StateExcluded},
-		{"another fuse mount", m, "/mnt", dir, 2, Volume{FSType: "fuse.sshfs", Root: "/mnt"}, metastore.StateComplete},
-		{"network namespace", m, "/run/netns/x", file, 3, Volume{FSType: "nsfs", Root: "/run/netns/x"}, metastore.StateExcluded},
-		{"other disk", m, "/data", dir, 2, Volume{FSType: "ext4", Root: "/data"}, metastore.StateComplete},
-		{"other disk, one file system", one, "/data", dir, 2, Volume{FSType: "ext4", Root: "/data"}, metastore.StateOtherFS},
-		{"same disk, one file system", one, "/home", dir, 1, Volume{FSType: "ext4", Root: "/"}, metastore.StateComplete},
-		{"btrfs subvolume, one file system", one, "/.snapshots", dir, 2, Volume{FSType: "btrfs", Root: "/"}, metastore.StateOtherFS},
-		{"file mounted over a file", one, "/etc/hosts", file, 2, Volume{FSType: "ext4", Root: "/etc/hosts"}, metastore.StateOtherFS},
-		{"file of an overlay's lower layer", one, "/etc/passwd", file, 2, Volume{FSType: "overlay", Root: "/"}, metastore.StateComplete},
+		{"ordinary folder", m, "/home", dir, 1, source.Volume{FSType: "ext4", Root: "/"}, metastore.StateComplete},
+		{"store", m, "/srv/backup", dir, 1, source.Volume{FSType: "ext4", Root: "/"}, metastore.StateExcluded},
+		{"below the state folder", m, "/var/lib/vaultik/x", dir, 1, source.Volume{FSType: "ext4", Root: "/"}, metastore.StateExcluded},
+		{"name that only begins alike", m, "/srv/backup2", dir, 1, source.Volume{FSType: "ext4", Root: "/"}, metastore.StateComplete},
+		{"proc", m, "/proc", dir, 2, source.Volume{FSType: "proc", Root: "/proc"}, metastore.StateExcluded},
+		{"our own mount", m, "/mnt", dir, 2, source.Volume{FSType: "fuse.vaultik", Root: "/mnt"}, metastore.StateExcluded},
+		{"another fuse mount", m, "/mnt", dir, 2, source.Volume{FSType: "fuse.sshfs", Root: "/mnt"}, metastore.StateComplete},
+		{"network namespace", m, "/run/netns/x", file, 3, source.Volume{FSType: "nsfs", Root: "/run/netns/x"}, metastore.StateExcluded},
+		{"other disk", m, "/data", dir, 2, source.Volume{FSType: "ext4", Root: "/data"}, metastore.StateComplete},
+		{"other disk, one file system", one, "/data", dir, 2, source.Volume{FSType: "ext4", Root: "/data"}, metastore.StateOtherFS},
+		{"same disk, one file system", one, "/home", dir, 1, source.Volume{FSType: "ext4", Root: "/"}, metastore.StateComplete},
+		{"btrfs subvolume, one file system", one, "/.snapshots", dir, 2, source.Volume{FSType: "btrfs", Root: "/"}, metastore.StateOtherFS},
+		{"file mounted over a file", one, "/etc/hosts", file, 2, source.Volume{FSType: "ext4", Root: "/etc/hosts"}, metastore.StateOtherFS},
+		{"file of an overlay's lower layer", one, "/etc/passwd", file, 2, source.Volume{FSType: "overlay", Root: "/"}, metastore.StateComplete},
 	} {
-		e := Entry{Stat: metastore.Stat{Type: c.typ}, Dev: c.dev}
+		e := source.Entry{Stat: metastore.Stat{Type: c.typ}, Dev: c.dev}
 		if got := c.m.Boundary(c.where, e, c.v, 1); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
 	root := compile(t, Rules{Always: []string{"/"}}, "/home")
-	if got := root.Boundary("/home", Entry{}, Volume{FSType: "ext4"}, 0); got != metastore.StateExcluded {
+	if got := root.Boundary("/home", source.Entry{}, source.Volume{FSType: "ext4"}, 0); got != metastore.StateExcluded {
 		t.Errorf("below /: %q", got)
 	}
 }
 
 func TestMarkersLeaveAFoldersContentOut(t *testing.T) {
 	const signature = "Signature: 8a477f597d28d172789f06886806bc55"
-	entries := func(typ metastore.Type, names ...string) []Entry {
-		var list []Entry
+	entries := func(typ metastore.Type, names ...string) []source.Entry {
+		var list []source.Entry
 		for _, name := range names {
-			list = append(list, Entry{Name: name, Stat: metastore.Stat{Type: typ}})
+			list = append(list, source.Entry{Name: name, Stat: metastore.Stat{Type: typ}})
 		}
 		return list
 	}
@@ -181,7 +182,7 @@ func TestMarkersLeaveAFoldersContentOut(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		rules   Rules
-		entries []Entry
+		entries []source.Entry
 		tag     string
 		err     error
 		want    metastore.State
@@ -197,7 +198,7 @@ func TestMarkersLeaveAFoldersContentOut(t *testing.T) {
 		{"empty", both, nil, "", nil, metastore.StateComplete},
 	} {
 		m := compile(t, c.rules, "/")
-		got := m.Marked(c.entries, func(e Entry) ([]byte, error) {
+		got := m.Marked(c.entries, func(e source.Entry) ([]byte, error) {
 			if e.Name != "CACHEDIR.TAG" || e.Type != metastore.Regular {
 				t.Errorf("%s: asked to read %q", c.name, e.Name)
 			}
@@ -252,7 +253,7 @@ func TestRulesThatMakeNoSenseAreAllNamed(t *testing.T) {
 }
 
 func TestExcludeFileIsReadAsGitReadsOne(t *testing.T) {
-	got, err := ReadExcludeFile(strings.NewReader("\ufeff*.o\r\n\n   \n# remark\n\\#x\n!keep.o\nlast\\ "))
+	got, err := ReadFile(strings.NewReader("\ufeff*.o\r\n\n   \n# remark\n\\#x\n!keep.o\nlast\\ "))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,20 +267,20 @@ func TestExcludeFileErrorsNameTheLine(t *testing.T) {
 		{"bad pattern", "a\n#\n\n[b\n", `line 4: pattern "[b" has a [ without its ]: write \[ for the character`},
 		{"long line", "a\n" + strings.Repeat("x", 1<<20), "line 2 is longer than 65536 bytes"},
 	} {
-		if _, err := ReadExcludeFile(strings.NewReader(c.file)); err == nil || err.Error() != c.want {
+		if _, err := ReadFile(strings.NewReader(c.file)); err == nil || err.Error() != c.want {
 			t.Errorf("%s: %v, want %s", c.name, err, c.want)
 		}
 	}
-	if _, err := ReadExcludeFile(iotest.ErrReader(iotest.ErrTimeout)); !errors.Is(err, iotest.ErrTimeout) {
+	if _, err := ReadFile(iotest.ErrReader(iotest.ErrTimeout)); !errors.Is(err, iotest.ErrTimeout) {
 		t.Errorf("read error: %v", err)
 	}
 }
 
-func FuzzReadExcludeFile(f *testing.F) {
+func FuzzReadFile(f *testing.F) {
 	f.Add("*.o\n!/a/**/b/\r\n# x\n\\ \n")
 	f.Add("\ufeff[a-\n")
 	f.Fuzz(func(t *testing.T, file string) {
-		patterns, err := ReadExcludeFile(strings.NewReader(file))
+		patterns, err := ReadFile(strings.NewReader(file))
 		if err != nil {
 			return
 		}
@@ -297,7 +298,7 @@ func BenchmarkDirectoryExcludes(b *testing.B) {
 		b.Fatal(err)
 	}
 	d := m.Directory("/", "home/ann/some/project/folder")
-	e := Entry{Name: "a-file-name.go", Stat: metastore.Stat{Type: metastore.Regular}}
+	e := source.Entry{Name: "a-file-name.go", Stat: metastore.Stat{Type: metastore.Regular}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if d.Excludes(e) {

@@ -1,4 +1,7 @@
-package backup
+// Package exclude decides what of a set's paths a snapshot is to be without: by
+// patterns, by size, by the file system that it is on, and by what marks a
+// folder. It looks at nothing itself: the walk shows it what it finds.
+package exclude
 
 import (
 	"bufio"
@@ -10,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/gitignore"
 )
@@ -89,7 +93,7 @@ type Directory struct {
 }
 
 // Excludes reports whether the snapshot is to be without this entry.
-func (d *Directory) Excludes(e Entry) bool {
+func (d *Directory) Excludes(e source.Entry) bool {
 	limit := d.matcher.rules.LargerThan
 	if limit > 0 && e.Type == metastore.Regular && e.Size > limit {
 		return true
@@ -112,7 +116,7 @@ func (d *Directory) matches(name string, dir bool) bool {
 // Another device is not enough to call a file another file system, because
 // overlayfs shows devices of its own; a folder on another device is one, and
 // that goes for btrfs subvolumes as it does for find -xdev.
-func (m *Matcher) Boundary(where string, e Entry, v Volume, dev uint64) metastore.State {
+func (m *Matcher) Boundary(where string, e source.Entry, v source.Volume, dev uint64) metastore.State {
 	for _, folder := range m.rules.Always {
 		if below, ok := strings.CutPrefix(where, folder); ok && (below == "" || below[0] == '/' || folder == "/") {
 			return metastore.StateExcluded
@@ -142,15 +146,18 @@ const (
 	cacheTag     = "Signature: 8a477f597d28d172789f06886806bc55"
 )
 
+// TagSize is how many bytes of a file tell whether it is a cache directory tag.
+const TagSize = len(cacheTag)
+
 // Marked decides by a folder's entries, sorted by name, whether its content is
 // left out: StateCacheDir or StateExcluded if so, else StateComplete. read
-// returns at least the first 43 bytes of a regular file, or all it has. A tag
+// returns at least the first TagSize bytes of a regular file, or all it has. A tag
 // that cannot be read leaves nothing out.
-func (m *Matcher) Marked(entries []Entry, read func(Entry) ([]byte, error)) metastore.State {
-	find := func(name string) (Entry, bool) {
-		i, ok := slices.BinarySearchFunc(entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
+func (m *Matcher) Marked(entries []source.Entry, read func(source.Entry) ([]byte, error)) metastore.State {
+	find := func(name string) (source.Entry, bool) {
+		i, ok := slices.BinarySearchFunc(entries, name, func(e source.Entry, name string) int { return strings.Compare(e.Name, name) })
 		if !ok {
-			return Entry{}, false
+			return source.Entry{}, false
 		}
 		return entries[i], true
 	}
@@ -178,11 +185,11 @@ func (m *Matcher) Marker(name string) bool {
 	return m.rules.CacheDirs && name == cacheTagName || slices.Contains(m.rules.IfPresent, name)
 }
 
-// ReadExcludeFile reads a file of patterns, one a line, as git reads a
+// ReadFile reads a file of patterns, one a line, as git reads a
 // gitignore file: empty lines and lines that begin with # are skipped, a
 // carriage return before the line's end and a byte order mark are dropped. The
 // patterns are checked; errors name the line.
-func ReadExcludeFile(r io.Reader) ([]string, error) {
+func ReadFile(r io.Reader) ([]string, error) {
 	const longest = 64 << 10
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, longest)

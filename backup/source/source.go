@@ -1,4 +1,12 @@
-package backup
+// Package source is what a backup needs of the disks that it reads: interfaces
+// of a file system that is walked through handles, one component at a time.
+//
+// localfs has the one for real disks; tests have one that fails on demand. What
+// an implementation promises is that it never follows a symbolic link, never
+// waits for anybody, and says so when a name leads to something else than what
+// was listed under it. It need not show one state of a tree: that changes while
+// it is read.
+package source
 
 import (
 	"context"
@@ -11,13 +19,12 @@ import (
 // under it; somebody changed the tree meanwhile.
 var ErrSwapped = errors.New("replaced while the backup was looking at it")
 
-// Source is what a backup reads from. localfs.Source reads real disks; tests
-// have one that fails on demand.
+// FS is all that a machine has below "/".
 //
 // Everything is reached one component at a time from Root through the parent's
 // handle, and never through a symbolic link, so that a directory swapped for a
 // link meanwhile is an error and not a way out of the tree.
-type Source interface {
+type FS interface {
 	// Root opens "/". The entry's Name is "".
 	Root(ctx context.Context) (Entry, Dir, error)
 

@@ -1,19 +1,22 @@
-package backup
+package source
 
 import "context"
 
-// descent goes from folder to folder by their names from "/" down, and keeps
+// Descent goes from folder to folder by their names from "/" down, and keeps
 // those open that the next one lies below, too.
-type descent struct {
-	source Source
-	dirs   []Dir // "/" first
-	names  []string
+type Descent struct {
+	fs    FS
+	dirs  []Dir // "/" first
+	names []string
 }
 
-// to opens a folder, which stays the descent's.
-func (d *descent) to(ctx context.Context, names []string) (Dir, error) {
+// NewDescent begins at "/", which it opens when it is first needed.
+func NewDescent(fs FS) *Descent { return &Descent{fs: fs} }
+
+// To opens a folder, which stays the descent's.
+func (d *Descent) To(ctx context.Context, names []string) (Dir, error) {
 	if len(d.dirs) == 0 {
-		_, root, err := d.source.Root(ctx)
+		_, root, err := d.fs.Root(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -40,7 +43,7 @@ func (d *descent) to(ctx context.Context, names []string) (Dir, error) {
 }
 
 // leave closes all but the first n folders.
-func (d *descent) leave(n int) {
+func (d *Descent) leave(n int) {
 	for len(d.dirs) > n {
 		d.dirs[len(d.dirs)-1].Close()
 		d.dirs = d.dirs[:len(d.dirs)-1]
@@ -48,4 +51,5 @@ func (d *descent) leave(n int) {
 	d.names = d.names[:max(0, len(d.dirs)-1)]
 }
 
-func (d *descent) close() { d.leave(0) }
+// Close closes all that it holds open.
+func (d *Descent) Close() { d.leave(0) }
