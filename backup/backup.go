@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/backup/exclude"
+	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -25,8 +26,6 @@ var (
 	ErrCloned = errors.New("another copy of this writer's index is in use, or this one is an old copy")
 	// ErrStoreLost: the store has no trace of the index's newest run.
 	ErrStoreLost = errors.New("the store has lost this writer's newest snapshot")
-	// ErrNoRoots: none of the set's paths exists.
-	ErrNoRoots = errors.New("none of the set's paths could be read")
 )
 
 // Config wires a backup. All fields but Report and the bounds are needed.
@@ -158,7 +157,7 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 
 // work does all that can be undone: everything before the intent is stored.
 func (w *writer) work(ctx context.Context) error {
-	if err := w.pipeline(ctx, w.scan); err != nil {
+	if err := w.pipeline(ctx, func(ctx context.Context, out *queue) error { return w.scanner(out).Walk(ctx) }); err != nil {
 		return err
 	}
 	if err := w.move(ctx); err != nil {
@@ -209,6 +208,16 @@ func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *qu
 		g.Go(func() error { return w.upload(ctx, blobs, slots) })
 	}
 	return errors.Join(g.Wait(), jobs.drain())
+}
+
+// scanner looks at the set's paths and emits into out.
+func (w *writer) scanner(out *queue) *scan.Scanner {
+	return scan.New(scan.Config{
+		Source: w.Source, Run: w.run, Matcher: w.matcher, Set: w.set.Name, Roots: w.set.Roots,
+		Emit: out.emit, Progress: w.progress,
+		Problem: func(where string, err error) { w.problem(Unreadable, where, err) },
+		Seen:    &w.tally.seen, Removed: &w.tally.removed,
+	})
 }
 
 // uploads is how many blobs are put at once. Each holds a blob's worth of

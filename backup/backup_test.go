@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"git.eeqj.de/sneak/vaultik/backup/exclude"
+	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
@@ -280,7 +281,7 @@ func TestAMissingRootStaysAsItWas(t *testing.T) {
 	}
 	w.source.remove("/home/ann")
 	w.source.remove("/home/bob")
-	if _, err := w.try(); !errors.Is(err, ErrNoRoots) {
+	if _, err := w.try(); !errors.Is(err, scan.ErrNoRoots) {
 		t.Errorf("without any root: %v, want ErrNoRoots", err)
 	}
 	same(t, "runs in the store", []remote.Seq{1, 2}, seqs(w))

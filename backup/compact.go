@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -99,13 +100,13 @@ func (w *writer) moveFile(ctx context.Context, at *source.Descent, names []strin
 	if err != nil || e.Err != nil || e.Type != metastore.Regular {
 		return ctx.Err()
 	}
-	return out.put(ctx, &job{dir: dir, entry: e, where: "/" + strings.Join(names, "/"), moves: moves})
+	return out.put(ctx, &job{Item: scan.Item{Dir: dir, Entry: e, Where: "/" + strings.Join(names, "/")}, moves: moves})
 }
 
 // moves reads chunks that are stored already, each by its place in the file,
 // and sends those that are what they were.
 func (r *reader) moves(ctx context.Context, j *job) error {
-	f, err := j.dir.Open(ctx, j.entry)
+	f, err := j.Dir.Open(ctx, j.Entry)
 	if err != nil {
 		return ctx.Err()
 	}
@@ -142,7 +143,7 @@ func (p *packer) moves(ctx context.Context, j *job) error {
 		err = p.store(ctx, pc.chunk, pc, &p.tally.moved)
 		p.queue.give(pc.length)
 		if err != nil {
-			return fmt.Errorf("pack a chunk of %q: %w", j.where, err)
+			return fmt.Errorf("pack a chunk of %q: %w", j.Where, err)
 		}
 	}
 }

@@ -4,12 +4,11 @@
 //	Source ─ scan ─ read ─ pack ─ compress ─ seal ─ upload ─┐
 //	              Index (metastore) ──── heal ─ commit ─────┴─ Store (remote)
 //
-// Run is the whole of it, for one set. Each stage has a file: scan.go walks and
-// compares, with listing.go, ahead.go, roots.go, inode.go and move.go; read.go
-// reads and cuts; pack.go fills frames and records; upload.go seals and puts
-// blobs; heal.go reads again what the store has lost; dump.go and commit.go
-// upload the metadata and the manifest; settle.go looks after what an earlier
-// run left.
+// Run is the whole of it, for one set. Package scan walks and compares what
+// package source shows it; each stage behind it has a file: read.go reads and
+// cuts; pack.go fills frames and records; upload.go seals and puts blobs; heal.go
+// reads again what the store has lost; dump.go and commit.go upload the metadata
+// and the manifest; settle.go looks after what an earlier run left.
 //
 // It promises that a snapshot exists if and only if its manifest does, and that
 // the manifest is put last, when all that it names is there; that killed at any

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
@@ -81,7 +82,7 @@ func (w *writer) pack(ctx context.Context, q *queue, out *frames) error {
 			return err
 		}
 		switch {
-		case j.dir == nil:
+		case j.Dir == nil:
 			err = p.endFolder(ctx, j)
 		case j.moves != nil:
 			err = p.moves(ctx, j)
@@ -99,10 +100,10 @@ func (w *writer) pack(ctx context.Context, q *queue, out *frames) error {
 func (p *packer) endFolder(ctx context.Context, j *job) error {
 	dirty := p.dirty
 	p.dirty = false
-	if dirty || j.mark == nil {
-		return p.run.ClearMark(ctx, j.folder)
+	if dirty || j.Mark == nil {
+		return p.run.ClearMark(ctx, j.Folder)
 	}
-	return p.run.SetMark(ctx, j.folder, *j.mark)
+	return p.run.SetMark(ctx, j.Folder, *j.Mark)
 }
 
 // entry packs what the reader sends of one entry and records the result.
@@ -185,45 +186,45 @@ func (p *packer) record(ctx context.Context, j *job, chunks []metastore.ContentC
 	if changing {
 		err = nil
 		j.file.State = metastore.StateChanged
-		p.problem(Changed, j.where, errChanging)
+		p.problem(Changed, j.Where, errChanging)
 	}
-	if j.path == 0 {
+	if j.Path == 0 {
 		var pathErr error
-		if j.path, pathErr = p.run.Path(ctx, j.parent, j.entry.Name); pathErr != nil {
+		if j.Path, pathErr = p.run.Path(ctx, j.Parent, j.Entry.Name); pathErr != nil {
 			return pathErr
 		}
 	}
 	switch {
 	case errors.Is(err, errVanished):
 		p.dirty = true
-		p.problem(Vanished, j.where, errVanished)
-		n, err := p.run.Close(ctx, j.path)
+		p.problem(Vanished, j.Where, errVanished)
+		n, err := p.run.Close(ctx, j.Path)
 		p.tally.removed.Add(int64(n))
 		return err
-	case err != nil, j.gap != nil:
+	case err != nil, j.Gap != nil:
 		p.dirty = true
-		return p.gap(ctx, j, errors.Join(j.gap, err))
+		return p.gap(ctx, j, errors.Join(j.Gap, err))
 	}
 	if err := p.content(ctx, j, chunks); err != nil {
 		return err
 	}
 	if j.partial != nil {
-		p.problem(Unreadable, j.where, fmt.Errorf("some of its metadata: %w", j.partial))
+		p.problem(Unreadable, j.Where, fmt.Errorf("some of its metadata: %w", j.partial))
 	}
 	recheck := changing || j.partial != nil || within(j.file.MTime, j.started) || within(j.file.CTime, j.started)
 	p.dirty = p.dirty || recheck
 	changed := true
-	if j.isNew {
-		err = p.run.RecordNew(ctx, j.path, j.file, recheck)
+	if j.New {
+		err = p.run.RecordNew(ctx, j.Path, j.file, recheck)
 	} else {
-		changed, err = p.run.Record(ctx, j.path, j.file, recheck)
+		changed, err = p.run.Record(ctx, j.Path, j.file, recheck)
 	}
 	if err != nil {
-		return fmt.Errorf("record %q: %w", j.where, err)
+		return fmt.Errorf("record %q: %w", j.Where, err)
 	}
 	// What lies above the roots is nobody's file: /tmp and /home change all
 	// the time, and that is no news about the set.
-	if changed && j.role != metastore.RoleParent {
+	if changed && j.Role != metastore.RoleParent {
 		p.tally.changed.Add(1)
 	}
 	return nil
@@ -231,13 +232,13 @@ func (p *packer) record(ctx context.Context, j *job, chunks []metastore.ContentC
 
 // gap records that an entry, or all below it, could not be read.
 func (p *packer) gap(ctx context.Context, j *job, cause error) error {
-	p.problem(Unreadable, j.where, cause)
+	p.problem(Unreadable, j.Where, cause)
 	f := j.file
 	f.Content = 0
 	if f.Type == 0 { // not even its type is known
-		f = blank(j.role)
+		f = blank(j.Role)
 	}
-	return p.run.Gap(ctx, j.path, f, errno(cause))
+	return p.run.Gap(ctx, j.Path, f, source.Errno(cause))
 }
 
 // blank stands for an entry of which nothing is known.
@@ -247,20 +248,20 @@ func blank(role metastore.Role) metastore.File {
 
 // content gives a regular file its content row, the group's if it has one.
 func (p *packer) content(ctx context.Context, j *job, chunks []metastore.ContentChunk) error {
-	if !j.hasContent() || j.twin != nil {
+	if !j.hasContent() || j.Twin != nil {
 		return nil
 	}
-	if j.shared {
-		j.file.Content = j.group.content
+	if j.Shared {
+		j.file.Content = j.Group.Content
 		return nil
 	}
-	id, err := p.run.Content(ctx, chunks, j.like)
+	id, err := p.run.Content(ctx, chunks, j.Like)
 	if err != nil {
-		return fmt.Errorf("record the content of %q: %w", j.where, err)
+		return fmt.Errorf("record the content of %q: %w", j.Where, err)
 	}
 	j.file.Content = id
-	if j.leads {
-		j.group.content = id
+	if j.Leads {
+		j.Group.Content = id
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"syscall"
 	"time"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
@@ -43,10 +42,10 @@ func (w *writer) read(ctx context.Context, q *queue) error {
 		} else {
 			j.err = r.entry(ctx, j)
 		}
-		if j.leads {
-			j.group.finish(j, j.err == nil)
+		if j.Leads {
+			j.lead(j.err == nil)
 		}
-		closeErr := j.dir.Close()
+		closeErr := j.Dir.Close()
 		close(j.pieces)
 		if err := errors.Join(ctx.Err(), closeErr); err != nil {
 			return err
@@ -64,9 +63,9 @@ type reader struct {
 
 // entry fills in j.file and sends j's content as pieces.
 func (r *reader) entry(ctx context.Context, j *job) error {
-	if j.entry.Err != nil {
-		j.file = metastore.File{Role: j.role}
-		return j.entry.Err
+	if j.Entry.Err != nil {
+		j.file = metastore.File{Role: j.Role}
+		return j.Entry.Err
 	}
 	for range attempts {
 		j.started = r.Now()
@@ -74,34 +73,34 @@ func (r *reader) entry(ctx context.Context, j *job) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return errVanished
 		}
-		if !errors.Is(err, source.ErrSwapped) || j.entry.Name == "" {
+		if !errors.Is(err, source.ErrSwapped) || j.Entry.Name == "" {
 			return err
 		}
 		// A new file was renamed over the one that was listed, as editors
 		// and log rotation do: look again.
-		again, err := j.dir.Entry(ctx, j.entry.Name)
+		again, err := j.Dir.Entry(ctx, j.Entry.Name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return errVanished
 		}
 		if err != nil {
 			return err
 		}
-		if again.Type != j.entry.Type || again.Dev != j.entry.Dev {
+		if again.Type != j.Entry.Type || again.Dev != j.Entry.Dev {
 			return errVanished // another kind of thing now: the next run's business
 		}
 		j.leave()
-		j.entry = again
+		j.Entry = again
 	}
 	return errVanished
 }
 
 func (r *reader) once(ctx context.Context, j *job) error {
-	e := j.entry
-	j.file = metastore.File{Stat: e.Stat, Role: j.role, State: j.state, Volume: j.volume}
-	if j.hasContent() && j.twin == nil && !j.shared {
+	e := j.Entry
+	j.file = metastore.File{Stat: e.Stat, Role: j.Role, State: j.State, Volume: j.Volume}
+	if j.hasContent() && j.Twin == nil && !j.Shared {
 		return r.regular(ctx, j)
 	}
-	meta, err := j.dir.Meta(ctx, e)
+	meta, err := j.Dir.Meta(ctx, e)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, source.ErrSwapped) || ctx.Err() != nil {
 		return err
 	}
@@ -109,24 +108,24 @@ func (r *reader) once(ctx context.Context, j *job) error {
 		return err // the target is all there is to it
 	}
 	j.describe(meta, err)
-	if j.twin != nil {
-		j.file = *j.twin
-		j.file.Role, j.file.Xattrs = j.role, meta.Xattrs
+	if j.Twin != nil {
+		j.file = *j.Twin
+		j.file.Role, j.file.Xattrs = j.Role, meta.Xattrs
 		return nil
 	}
-	if j.shared {
+	if j.Shared {
 		select {
-		case <-j.group.done:
+		case <-j.Group.Done:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		// The inode may have been edited between the group's reading and this
 		// name's listing, either way round.
-		if j.group.ok && unchanged(e.Stat, j.group.stat) {
-			j.started = j.group.started
+		if j.Group.OK && source.Unchanged(e.Stat, j.Group.Stat) {
+			j.started = j.Group.Started
 			return nil
 		}
-		j.shared = false
+		j.Shared = false
 		return r.regular(ctx, j)
 	}
 	return nil
@@ -142,13 +141,13 @@ func (j *job) describe(meta source.Meta, partial error) {
 
 // regular reads a regular file, metadata and content, by one handle.
 func (r *reader) regular(ctx context.Context, j *job) error {
-	f, err := j.dir.Open(ctx, j.entry)
+	f, err := j.Dir.Open(ctx, j.Entry)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, source.ErrSwapped) || ctx.Err() != nil {
 		return err
 	}
 	if err != nil {
 		// Its metadata may be had without reading it.
-		if meta, failed := j.dir.Meta(ctx, j.entry); failed == nil {
+		if meta, failed := j.Dir.Meta(ctx, j.Entry); failed == nil {
 			j.describe(meta, nil)
 		}
 		return err
@@ -185,16 +184,11 @@ func (r *reader) content(ctx context.Context, j *job, f source.File) error {
 		}
 		j.file.Stat = after
 		j.file.Size = size
-		if unchanged(before, after) && size == after.Size {
+		if source.Unchanged(before, after) && size == after.Size {
 			return nil
 		}
 	}
 	return errChanging
-}
-
-// unchanged compares what tells one version of a file from the next.
-func unchanged(a, b metastore.Stat) bool {
-	return a.Type == b.Type && a.Size == b.Size && a.MTime == b.MTime && a.CTime == b.CTime && a.Inode == b.Inode
 }
 
 // extents sends the content of f up to size as pieces that tile it, and
@@ -315,30 +309,23 @@ func within(t metastore.Time, now time.Time) bool {
 	return -2*time.Second <= d && d <= 2*time.Second
 }
 
-// finish tells the other links of a group what its leader has read.
-func (g *linkGroup) finish(leader *job, ok bool) {
-	g.started, g.stat, g.ok = leader.started, leader.file.Stat, ok
-	close(g.done)
+// lead tells the other links of the job's group what it has read.
+func (j *job) lead(ok bool) {
+	g := j.Group
+	g.Started, g.Stat, g.OK = j.started, j.file.Stat, ok
+	close(g.Done)
 }
 
 // leave makes j a file of its own: its name leads to another inode now.
 func (j *job) leave() {
-	if j.leads {
-		j.group.finish(j, false)
+	if j.Leads {
+		j.lead(false)
 	}
-	j.leads, j.shared, j.twin = false, false, nil
+	j.Leads, j.Shared, j.Twin = false, false, nil
 }
 
 // hasContent reports whether the entry's content belongs to the snapshot. What
 // lies behind a boundary that the rules draw is an empty place.
 func (j *job) hasContent() bool {
-	return j.entry.Type == metastore.Regular && j.gap == nil && j.state == metastore.StateComplete
-}
-
-// errno is the system's reason for err, EIO if it gives none.
-func errno(err error) int {
-	if n := syscall.Errno(0); errors.As(err, &n) {
-		return int(n)
-	}
-	return int(syscall.EIO)
+	return j.Entry.Type == metastore.Regular && j.Gap == nil && j.State == metastore.StateComplete
 }

@@ -11,6 +11,7 @@ package source
 import (
 	"context"
 	"errors"
+	"syscall"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
@@ -110,4 +111,17 @@ type File interface {
 	ReadAt(p []byte, off int64) (int, error)
 
 	Close() error
+}
+
+// Unchanged compares what tells one version of a file from the next.
+func Unchanged(a, b metastore.Stat) bool {
+	return a.Type == b.Type && a.Size == b.Size && a.MTime == b.MTime && a.CTime == b.CTime && a.Inode == b.Inode
+}
+
+// Errno is the system's reason for err, EIO if it gives none.
+func Errno(err error) int {
+	if n := syscall.Errno(0); errors.As(err, &n) {
+		return int(n)
+	}
+	return int(syscall.EIO)
 }

@@ -1,14 +1,15 @@
-package backup
+package scan
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"hash"
+	"errors"
+	"io"
 	"iter"
 	"path"
 	"strings"
+	"sync/atomic"
 
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
@@ -66,7 +67,7 @@ func (l *listing) note(c child) {
 
 // list reads a folder's names and condenses what they lead to into its mark. If
 // the rules leave out what is in the folder, its state says so.
-func (s *scanner) list(ctx context.Context, f *folder) (*listing, error) {
+func (s *Scanner) list(ctx context.Context, f *folder) (*listing, error) {
 	l := &listing{}
 	if f.state == metastore.StateComplete {
 		var err error
@@ -111,10 +112,10 @@ func (s *scanner) list(ctx context.Context, f *folder) (*listing, error) {
 }
 
 // marked looks for an entry that leaves out what is in the folder.
-func (s *scanner) marked(ctx context.Context, f *folder, names []string) error {
+func (s *Scanner) marked(ctx context.Context, f *folder, names []string) error {
 	var markers []string
 	for _, name := range names {
-		if s.matcher.Marker(name) {
+		if s.Matcher.Marker(name) {
 			markers = append(markers, name)
 		}
 	}
@@ -123,14 +124,14 @@ func (s *scanner) marked(ctx context.Context, f *folder, names []string) error {
 	}
 	entries, err := f.dir.Entries(ctx, markers)
 	if err == nil {
-		f.state = s.matcher.Marked(entries, func(e source.Entry) ([]byte, error) { return head(ctx, f.dir, e) })
+		f.state = s.Matcher.Marked(entries, func(e source.Entry) ([]byte, error) { return head(ctx, f.dir, e) })
 	}
 	return err
 }
 
 // children examines names and applies the set's rules: what they leave out is
 // left out, but for the way to another root and for what marks the folder.
-func (s *scanner) children(ctx context.Context, f folder, l *listing, names []string) ([]child, error) {
+func (s *Scanner) children(ctx context.Context, f folder, l *listing, names []string) ([]child, error) {
 	if l.children != nil && len(names) == len(l.names) {
 		return l.children, nil
 	}
@@ -143,11 +144,11 @@ func (s *scanner) children(ctx context.Context, f folder, l *listing, names []st
 			return nil, err
 		}
 	}
-	rules := s.matcher.Directory(f.root.spelled, strings.Trim(strings.TrimPrefix(f.where, f.root.where), "/"))
+	rules := s.Matcher.Directory(f.root.spelled, strings.Trim(strings.TrimPrefix(f.where, f.root.where), "/"))
 	children := make([]child, 0, len(entries))
 	for _, e := range entries {
 		c := child{entry: e, place: f.place.in(e.Name), role: metastore.RoleInside, state: metastore.StateComplete}
-		out := rules.Excludes(e) || (f.state != metastore.StateComplete && !s.matcher.Marker(e.Name))
+		out := rules.Excludes(e) || (f.state != metastore.StateComplete && !s.Matcher.Marker(e.Name))
 		switch {
 		case c.place != nil && c.place.root:
 			c.role = metastore.RoleRoot // whatever the rules say: the set names it
@@ -162,7 +163,7 @@ func (s *scanner) children(ctx context.Context, f folder, l *listing, names []st
 				c.entry = source.Entry{Name: e.Name, Err: err}
 				break
 			}
-			if c.state = s.matcher.Boundary(where, e, v.Volume, f.root.dev); c.state != metastore.StateComplete && c.place != nil {
+			if c.state = s.Matcher.Boundary(where, e, v.Volume, f.root.dev); c.state != metastore.StateComplete && c.place != nil {
 				c.role, c.state = metastore.RoleParent, metastore.StateComplete
 			}
 		}
@@ -171,34 +172,122 @@ func (s *scanner) children(ctx context.Context, f folder, l *listing, names []st
 	return children, nil
 }
 
-// mark condenses all that would show a change in a folder into 128 bits: its
-// own state, and of every entry what resembles compares.
-type mark struct {
-	hash hash.Hash
-	buf  []byte
-}
-
-func newMark(state metastore.State) *mark {
-	return &mark{sha256.New(), append([]byte(state), 0)}
-}
-
-func (m *mark) add(c *child) {
-	e := &c.entry
-	buf := append(m.buf, e.Name...)
-	buf = append(buf, 0, byte(e.Type))
-	buf = append(append(append(buf, c.role...), 0), c.state...)
-	buf = append(buf, 0)
-	for _, n := range [...]int64{e.Size, e.MTime.Sec, int64(e.MTime.Nsec), e.CTime.Sec, int64(e.CTime.Nsec), int64(e.Inode)} {
-		buf = binary.LittleEndian.AppendUint64(buf, uint64(n))
+// head reads the beginning of a file.
+func head(ctx context.Context, dir source.Dir, e source.Entry) ([]byte, error) {
+	f, err := dir.Open(ctx, e)
+	if err != nil {
+		return nil, err
 	}
-	if len(buf) > 16<<10 {
-		m.hash.Write(buf)
-		buf = buf[:0]
+	defer f.Close() // opened for reading: nothing to lose
+	buf := make([]byte, exclude.TagSize)
+	n, err := f.ReadAt(buf, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
 	}
-	m.buf = buf
+	return buf[:n], err
 }
 
-func (m *mark) sum() [16]byte {
-	m.hash.Write(m.buf)
-	return [16]byte(m.hash.Sum(nil)[:16])
+const (
+	// aheadFolders is how many folders are listed before scan comes to them,
+	// next to each other: with a disk's or a server's latency it is what the
+	// walk takes its time for, and a listing is most of scan's work otherwise.
+	aheadFolders = 8
+	// aheadEntries bounds the entries that wait in such listings, all in all.
+	aheadEntries = 32 << 10
+)
+
+// contents is what was found in a folder before scan came to it.
+type contents struct {
+	names   []string
+	entries []source.Entry // of all names, nil if they are more than a page
+	err     error          // of listing them
+}
+
+// early is a folder on its way to being opened and listed.
+type early struct {
+	done chan struct{}
+	dir  source.Dir
+	contents
+	failed  error // of opening it
+	taken   bool
+	waiting *atomic.Int64 // the scanner's count of entries
+}
+
+// take waits for the folder, which is the caller's then. Without one it returns
+// nothing at all.
+func (e *early) take() (source.Dir, *contents, error) {
+	if e == nil {
+		return nil, nil, nil
+	}
+	<-e.done
+	e.taken = true
+	e.waiting.Add(-int64(len(e.names)))
+	if e.failed != nil {
+		return nil, nil, e.failed
+	}
+	// The parent keeps e until it is done with; what was listed may be large.
+	listed := e.contents
+	e.contents = contents{}
+	return e.dir, &listed, nil
+}
+
+// aheadOf lists the subfolders of one folder early, in their order.
+type aheadOf struct {
+	*Scanner
+	in      source.Dir
+	folders []subfolder
+	begun   []*early
+	given   int
+}
+
+func (s *Scanner) lookAhead(f folder, l *listing) *aheadOf {
+	a := &aheadOf{Scanner: s, in: f.dir}
+	if l.children != nil {
+		a.folders = l.folders
+	}
+	return a
+}
+
+// next begins some more listings and gives out the next one, nil if there is none.
+func (a *aheadOf) next(ctx context.Context) *early {
+	for len(a.begun) < min(len(a.folders), a.given+aheadFolders) && a.waiting.Load() < aheadEntries {
+		a.begun = append(a.begun, a.begin(ctx, a.folders[len(a.begun)].child.entry))
+	}
+	a.given++
+	if a.given > len(a.begun) {
+		// Not begun while there was no room: whoever asks does it now.
+		if a.given <= len(a.folders) {
+			a.begun = append(a.begun, nil)
+		}
+		return nil
+	}
+	return a.begun[a.given-1]
+}
+
+func (a *aheadOf) begin(ctx context.Context, entry source.Entry) *early {
+	e := &early{done: make(chan struct{}), waiting: &a.waiting}
+	a.listers.Go(func() error {
+		defer close(e.done)
+		if e.dir, e.failed = a.in.OpenDir(ctx, entry); e.failed != nil {
+			return nil // whoever takes it is told
+		}
+		if e.names, e.err = e.dir.Names(ctx); e.err == nil && len(e.names) <= pageNames {
+			e.entries, e.err = e.dir.Entries(ctx, e.names)
+		}
+		e.waiting.Add(int64(len(e.names)))
+		return nil
+	})
+	return e
+}
+
+// drop lets go of listings that nobody took.
+func (a *aheadOf) drop() {
+	for _, e := range a.begun {
+		if e == nil || e.taken {
+			continue
+		}
+		if dir, _, err := e.take(); err == nil {
+			dir.Close()
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package backup
+package scan
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -55,15 +56,15 @@ const linksFollowed = 40
 // followed, since whoever names /home/ann means the folder, also where /home
 // is a link; the link itself is recorded beside it. That is the only time a
 // backup follows one: below a root they are never followed.
-func (w *writer) place(ctx context.Context) (*place, error) {
+func (s *Scanner) place(ctx context.Context) (*place, error) {
 	top := &place{}
-	for _, root := range w.set.Roots {
+	for _, root := range s.Roots {
 		if !path.IsAbs(root) {
-			return nil, fmt.Errorf("set %q: path %q is not absolute", w.set.Name, root)
+			return nil, fmt.Errorf("set %q: path %q is not absolute", s.Set, root)
 		}
 		rest := path.Clean(root)
 		for followed := 0; ; followed++ {
-			target, err := w.firstLink(ctx, top, rest)
+			target, err := s.firstLink(ctx, top, rest)
 			if err != nil {
 				return nil, err
 			}
@@ -71,7 +72,7 @@ func (w *writer) place(ctx context.Context) (*place, error) {
 				break
 			}
 			if followed == linksFollowed {
-				return nil, fmt.Errorf("set %q: path %q leads through more than %d symbolic links", w.set.Name, root, linksFollowed)
+				return nil, fmt.Errorf("set %q: path %q leads through more than %d symbolic links", s.Set, root, linksFollowed)
 			}
 			rest = target
 		}
@@ -88,8 +89,8 @@ func (w *writer) place(ctx context.Context) (*place, error) {
 // and returns where p leads when that link is followed; without one, "". A
 // link that is missing now leads to where the last run saw it lead: what is
 // there has not gone with it.
-func (w *writer) firstLink(ctx context.Context, top *place, p string) (string, error) {
-	_, dir, err := w.Source.Root(ctx)
+func (s *Scanner) firstLink(ctx context.Context, top *place, p string) (string, error) {
+	_, dir, err := s.Source.Root(ctx)
 	if err != nil {
 		return "", fmt.Errorf("open /: %w", err)
 	}
@@ -102,7 +103,7 @@ func (w *writer) firstLink(ctx context.Context, top *place, p string) (string, e
 		}
 		if err != nil {
 			// Missing or hidden: scan reports it.
-			target, known := w.lastTarget(ctx, names[:i+1])
+			target, known := s.lastTarget(ctx, names[:i+1])
 			if !known {
 				return "", ctx.Err()
 			}
@@ -143,15 +144,15 @@ func (p *place) follow(names []string, i int, target string) string {
 
 // lastTarget looks up what the set's last run saw at a path: the target, if it
 // was a symbolic link.
-func (w *writer) lastTarget(ctx context.Context, names []string) (target string, known bool) {
+func (s *Scanner) lastTarget(ctx context.Context, names []string) (target string, known bool) {
 	id := metastore.RootPath
 	for _, name := range names {
 		var err error
-		if id, err = w.run.Path(ctx, id, name); err != nil {
+		if id, err = s.Run.Path(ctx, id, name); err != nil {
 			return "", false // the run fails of it soon enough
 		}
 	}
-	v, ok, err := w.run.Open(ctx, id)
+	v, ok, err := s.Run.Open(ctx, id)
 	return v.File.Target, err == nil && ok && v.File.Type == metastore.Symlink
 }
 
@@ -166,7 +167,7 @@ func components(p string) []string {
 
 // parents walks what lies above the roots: of these folders only the metadata
 // and the way down belong to the snapshot.
-func (s *scanner) parents(ctx context.Context, f folder, at *place) error {
+func (s *Scanner) parents(ctx context.Context, f folder, at *place) error {
 	if err := s.entry(ctx, f.self()); err != nil {
 		return err
 	}
@@ -186,8 +187,8 @@ func (s *scanner) parents(ctx context.Context, f folder, at *place) error {
 
 // closeOthers closes what an earlier run had in this folder below roots that
 // the set no longer names.
-func (s *scanner) closeOthers(ctx context.Context, f folder, at *place) error {
-	versions, err := s.run.Children(ctx, f.path, "", metastore.LastName)
+func (s *Scanner) closeOthers(ctx context.Context, f folder, at *place) error {
+	versions, err := s.Run.Children(ctx, f.path, "", metastore.LastName)
 	if err != nil {
 		return err
 	}
@@ -202,7 +203,7 @@ func (s *scanner) closeOthers(ctx context.Context, f folder, at *place) error {
 }
 
 // step goes from a folder above the roots to one of its entries.
-func (s *scanner) step(ctx context.Context, f folder, p *place) error {
+func (s *Scanner) step(ctx context.Context, f folder, p *place) error {
 	where := path.Join(f.where, p.name)
 	e, err := f.dir.Entry(ctx, p.name)
 	if err == nil {
@@ -223,11 +224,11 @@ func (s *scanner) step(ctx context.Context, f folder, p *place) error {
 	if e.Type == metastore.Directory {
 		return s.descend(ctx, f, c)
 	}
-	id, err := s.run.Path(ctx, f.path, p.name)
+	id, err := s.Run.Path(ctx, f.path, p.name)
 	if err != nil {
 		return err
 	}
-	v, ok, err := s.run.Open(ctx, id)
+	v, ok, err := s.Run.Open(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -242,18 +243,17 @@ func (s *scanner) step(ctx context.Context, f folder, p *place) error {
 // missing notes that a root, or a folder on the way to one, is not there: a
 // disk that is not mounted, most likely. Everything recorded there stays as
 // it was, and the snapshot says that it could not be seen.
-func (s *scanner) missing(ctx context.Context, f folder, p *place, where string, cause error) error {
-	s.problem(Unreadable, where, cause)
-	id, err := s.run.Path(ctx, f.path, p.name)
+func (s *Scanner) missing(ctx context.Context, f folder, p *place, where string, cause error) error {
+	s.Problem(where, cause)
+	id, err := s.Run.Path(ctx, f.path, p.name)
 	if err != nil {
 		return err
 	}
-	file := blank(metastore.RoleRoot)
-	file.Type = metastore.Directory
+	file := metastore.File{Stat: metastore.Stat{Type: metastore.Directory, Nlink: 1}, Role: metastore.RoleRoot}
 	if !p.root {
 		file.Role = metastore.RoleParent
 	}
-	v, ok, err := s.run.Open(ctx, id)
+	v, ok, err := s.Run.Open(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -265,5 +265,5 @@ func (s *scanner) missing(ctx context.Context, f folder, p *place, where string,
 	if errors.Is(cause, fs.ErrNotExist) {
 		cause = fmt.Errorf("%w", fs.ErrNotExist)
 	}
-	return s.run.Gap(ctx, id, file, errno(cause))
+	return s.Run.Gap(ctx, id, file, source.Errno(cause))
 }
