@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"git.eeqj.de/sneak/vaultik/fs/restore"
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 )
 
 func (a *app) restoreCommand() *cli.Command {
@@ -116,7 +117,7 @@ func (a *app) restore(c *cli.Context) (err error) {
 // restoreFailed says what an ended restore leaves behind.
 func (a *app) restoreFailed(result *restore.Result, err error) error {
 	switch {
-	case errors.Is(err, restore.ErrBusy):
+	case errors.Is(err, disk.ErrBusy):
 		return fmt.Errorf("%w: %w", errLocked, err)
 	case result != nil && result.Done != (restore.Counts{}):
 		a.ui.note("what was restored is complete and stays; the same command goes on from there")

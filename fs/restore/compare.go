@@ -1,9 +1,7 @@
 package restore
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -26,20 +24,15 @@ func (r *run) stat(ctx context.Context, f *folder, name string) (st *unix.Stat_t
 	if !f.there {
 		return nil, false, nil
 	}
-	d, err := r.target.get(ctx, f.node.Ino)
+	d, err := r.target.Get(ctx, f.node.Ino)
 	if err != nil {
 		return nil, false, err
 	}
-	defer r.target.put(d)
-	st = new(unix.Stat_t)
-	err = unix.Fstatat(d.fd, name, st, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, false, nil
-	}
-	if err != nil {
+	defer r.target.Put(d)
+	if st, there, err = d.Stat(name); err != nil {
 		return nil, false, fmt.Errorf("examine what is there: %w", err)
 	}
-	return st, true, nil
+	return st, there, nil
 }
 
 // compare decides about an entry that the target has: st is what it has.
@@ -47,19 +40,19 @@ func (r *run) compare(ctx context.Context, f *folder, n *metastore.Node, st *uni
 	if r.Overwrite == Always {
 		return toMake, nil
 	}
-	d, err := r.target.get(ctx, f.node.Ino)
+	d, err := r.target.Get(ctx, f.node.Ino)
 	if err != nil {
 		return toKeep, err
 	}
-	defer r.target.put(d)
-	same, err := matches(d.fd, n, st)
+	defer r.target.Put(d)
+	same, err := d.Same(n, st)
 	switch {
 	case err != nil:
 		return toKeep, err
 	case same && r.Overwrite != IfChanged:
 		return toSkip, nil
 	case same:
-		described, err := r.described(ctx, d.fd, n, st)
+		described, err := d.Described(ctx, n, st)
 		if err != nil || described {
 			return toSkip, err
 		}
@@ -78,91 +71,3 @@ func (r *run) keeps(n *metastore.Node, st *unix.Stat_t) bool {
 func newer(n *metastore.Node, st *unix.Stat_t) bool {
 	return n.MTime.Sec > st.Mtim.Sec || n.MTime.Sec == st.Mtim.Sec && int64(n.MTime.Nsec) > st.Mtim.Nsec
 }
-
-// matches reports whether what is there is taken for what the snapshot has.
-func matches(dirfd int, n *metastore.Node, st *unix.Stat_t) (bool, error) {
-	if st.Mode&unix.S_IFMT != n.Type.Format() {
-		return false, nil
-	}
-	switch n.Type {
-	case metastore.Regular:
-		return st.Size == n.Size && sameTime(n, st), nil
-	case metastore.Symlink:
-		target := make([]byte, len(n.Target)+1)
-		length, err := unix.Readlinkat(dirfd, n.Name, target)
-		if err != nil {
-			return false, fmt.Errorf("read the link that is there: %w", err)
-		}
-		return string(target[:length]) == n.Target, nil
-	case metastore.CharDev, metastore.BlockDev:
-		return st.Rdev == unix.Mkdev(n.RdevMajor, n.RdevMinor), nil
-	}
-	return true, nil
-}
-
-func sameTime(n *metastore.Node, st *unix.Stat_t) bool {
-	return st.Mtim.Sec == n.MTime.Sec && st.Mtim.Nsec == int64(n.MTime.Nsec)
-}
-
-// described reports whether what is there has the right metadata, as far as
-// whoever runs this can set it. The attributes of what has none in the snapshot
-// are looked at for directories only.
-func (r *run) described(ctx context.Context, dirfd int, n *metastore.Node, st *unix.Stat_t) (bool, error) {
-	owner, group := r.owner(n)
-	if owner >= 0 && uint32(owner) != st.Uid || group >= 0 && uint32(group) != st.Gid || !sameTime(n, st) {
-		return false, nil
-	}
-	if n.Type != metastore.Symlink && st.Mode&0o7777 != r.mode(n) {
-		return false, nil
-	}
-	if !n.HasXattrs && n.Type != metastore.Directory {
-		return true, nil
-	}
-	want, err := r.Tree.Xattrs(ctx, n.Ino)
-	if err != nil {
-		return false, err
-	}
-	h, err := pathHandle(dirfd, n.Name, n.Type)
-	if err != nil {
-		return false, nil // it cannot be looked at, perhaps it can be set
-	}
-	defer unix.Close(h)
-	return r.attributed(procPath(h), want), nil
-}
-
-// attributed reports whether what is at a path has the attributes that are
-// wanted and that this run may set, and no others that strip would remove.
-func (r *run) attributed(at string, want []metastore.Xattr) bool {
-	for _, x := range want {
-		if !r.maySet(x.Name) {
-			continue
-		}
-		value := make([]byte, len(x.Value)+1)
-		if got, err := unix.Getxattr(at, x.Name, value); err != nil || !bytes.Equal(value[:got], x.Value) {
-			return false
-		}
-	}
-	return len(surplusXattrs(at, want, r.me.root)) == 0
-}
-
-// pathHandle is an O_PATH handle of an entry, if it is of that type.
-func pathHandle(dirfd int, name string, t metastore.Type) (int, error) {
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	})
-	if err != nil {
-		return -1, err
-	}
-	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != t.Format() {
-		err = errors.New("something else took its place")
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-// procPath leads to what fd is a handle of, be it a symbolic link.
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }

@@ -72,7 +72,7 @@ func (p *planner) entry(ctx context.Context, f *folder, t *names, n *metastore.N
 		}
 	}
 	if n.Nlink > 1 {
-		first := p.claimed.add(n.Ino)
+		first := p.claimed.Add(n.Ino)
 		if err := p.names.Add(name{n.Ino, first, e.dir, e.slot}); err != nil {
 			return err
 		}

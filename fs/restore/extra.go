@@ -3,15 +3,13 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	iofs "io/fs"
 	"maps"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -47,53 +45,22 @@ func (p *planner) listing(ctx context.Context, f *folder) (*names, error) {
 		return t, nil
 	}
 	t.names = make(map[string]bool)
-	err := p.eachName(ctx, f.node.Ino, func(name string) error {
+	d, err := p.target.Get(ctx, f.node.Ino)
+	if err != nil {
+		return t, err
+	}
+	defer p.target.Put(d)
+	for name, err := range d.Names() {
+		if err != nil {
+			return t, err
+		}
 		if len(t.names) == namesMax {
 			t.many, t.names = true, nil
-			return errEnough
+			break
 		}
 		t.names[name] = false
-		return nil
-	})
-	return t, err
-}
-
-var errEnough = errors.New("enough")
-
-// eachName calls f with the names in a target folder.
-func (r *run) eachName(ctx context.Context, dir uint64, f func(string) error) error {
-	d, err := r.target.get(ctx, dir)
-	if err != nil {
-		return err
 	}
-	defer r.target.put(d)
-	return eachName(d.fd, f)
-}
-
-func eachName(dirfd int, f func(string) error) error {
-	fd, err := openDir(dirfd, ".") // its own place in the listing
-	if err != nil {
-		return fmt.Errorf("list a folder of the target: %w", err)
-	}
-	dir := os.NewFile(uintptr(fd), ".")
-	defer dir.Close()
-	for {
-		names, err := dir.Readdirnames(1024)
-		for _, n := range names {
-			if err := f(n); err != nil {
-				if errors.Is(err, errEnough) {
-					return nil
-				}
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("list a folder of the target: %w", err)
-		}
-	}
+	return t, nil
 }
 
 // surplus plans for what a target folder has and the snapshot has not.
@@ -103,7 +70,7 @@ func (p *planner) surplus(ctx context.Context, f *folder, t *names) error {
 	}
 	check := func(name string) error {
 		switch {
-		case litter(name):
+		case disk.Litter(name):
 			p.litter++
 			return p.extra.Add(join(f.below, name), false)
 		case !p.deletes(f):
@@ -122,15 +89,26 @@ func (p *planner) surplus(ctx context.Context, f *folder, t *names) error {
 		}
 		return nil
 	}
-	return p.eachName(ctx, f.node.Ino, func(name string) error {
-		if !litter(name) && !p.deletes(f) {
-			return nil
+	d, err := p.target.Get(ctx, f.node.Ino)
+	if err != nil {
+		return err
+	}
+	defer p.target.Put(d)
+	for name, err := range d.Names() {
+		if err != nil {
+			return err
+		}
+		if !disk.Litter(name) && !p.deletes(f) {
+			continue
 		}
 		if _, err := p.Tree.Lookup(ctx, f.node.Ino, name); !errors.Is(err, iofs.ErrNotExist) {
-			return nil // known, or nobody knows
+			continue // known, or nobody knows
 		}
-		return check(name)
-	})
+		if err := check(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // deletes reports whether what the snapshot does not have may be deleted in a
@@ -151,13 +129,13 @@ func (p *planner) clear(ctx context.Context, f *folder, name string) error {
 // condemn plans to delete an entry of a target folder with all that is in it,
 // and reports whether all of it goes.
 func (p *planner) condemn(ctx context.Context, f *folder, name string) (all bool, err error) {
-	d, err := p.target.get(ctx, f.node.Ino)
+	d, err := p.target.Get(ctx, f.node.Ino)
 	if err != nil {
 		return false, err
 	}
-	defer p.target.put(d)
+	defer p.target.Put(d)
 	c := condemned{
-		where: f.where, below: f.below, root: f.root, dirfd: d.fd, dev: d.dev, view: &f.view, inside: f.included,
+		where: f.where, below: f.below, root: f.root, dir: d, dev: d.Dev, view: &f.view, inside: f.included,
 	}
 	return p.condemnEntry(ctx, &c, name, 0)
 }
@@ -166,24 +144,24 @@ func (p *planner) condemn(ctx context.Context, f *folder, name string) (all bool
 // last one above that it has.
 type condemned struct {
 	where, below, root string
-	dirfd              int
+	dir                *disk.Folder
 	dev                uint64
 	view               *view
 	inside             bool
 }
 
 func (p *planner) condemnEntry(ctx context.Context, c *condemned, name string, depth int) (all bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstatat(c.dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		if errors.Is(err, unix.ENOENT) {
-			return true, ctx.Err()
-		}
+	st, there, err := c.dir.Stat(name)
+	switch {
+	case err != nil:
 		p.problem(KindExtra, join(c.below, name), err)
 		return false, ctx.Err()
+	case !there:
+		return true, ctx.Err()
 	}
 	dir, regular := st.Mode&unix.S_IFMT == unix.S_IFDIR, st.Mode&unix.S_IFMT == unix.S_IFREG
 	switch {
-	case c.view.spares(name, dir, c.inside), regular && p.LargerThan > 0 && st.Size > p.LargerThan, p.isKept(&st):
+	case c.view.spares(name, dir, c.inside), regular && p.LargerThan > 0 && st.Size > p.LargerThan, p.isKept(st):
 		return false, ctx.Err()
 	case dir && st.Dev != c.dev, depth > maxDepth:
 		return false, ctx.Err() // something is mounted there
@@ -211,22 +189,27 @@ func (p *planner) condemnEntry(ctx context.Context, c *condemned, name string, d
 const doomedPaths = 10
 
 func (p *planner) condemnFolder(ctx context.Context, c *condemned, name string, depth int) (all bool, err error) {
-	fd, err := openDir(c.dirfd, name)
+	dir, err := c.dir.Open(name)
 	if err != nil {
 		p.problem(KindExtra, join(c.below, name), err)
 		return false, ctx.Err()
 	}
-	defer unix.Close(fd)
+	defer dir.Close()
 	where := join(c.where, name)
 	view := p.pick.in(where, c.root)
-	sub := condemned{where, join(c.below, name), c.root, fd, c.dev, &view, true}
+	sub := condemned{where, join(c.below, name), c.root, dir, c.dev, &view, true}
 	all = true
-	err = eachName(fd, func(name string) error {
+	for name, err := range dir.Names() {
+		if err != nil {
+			return all, err
+		}
 		gone, err := p.condemnEntry(ctx, &sub, name, depth+1)
 		all = all && gone
-		return err
-	})
-	return all, err
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
 }
 
 // isKept reports whether an entry of the target is one of the folders that are

@@ -3,8 +3,6 @@ package restore
 import (
 	"context"
 	"fmt"
-
-	"golang.org/x/sys/unix"
 )
 
 // links makes the further names of inodes.
@@ -32,7 +30,7 @@ func (r *run) links(ctx context.Context) error {
 }
 
 func (r *run) link(ctx context.Context, first, l *name) error {
-	if r.failed.has(first.slot) {
+	if r.failed.Has(first.slot) {
 		return fmt.Errorf("it is another name of %q, which could not be restored", r.pathOf(first.dir, first.slot))
 	}
 	is, err := r.node(ctx, first.dir, first.slot)
@@ -43,29 +41,18 @@ func (r *run) link(ctx context.Context, first, l *name) error {
 	if err != nil {
 		return err
 	}
-	from, err := r.target.get(ctx, first.dir)
+	from, err := r.target.Get(ctx, first.dir)
 	if err != nil {
 		return err
 	}
-	defer r.target.put(from)
-	d, err := r.target.get(ctx, l.dir)
+	defer r.target.Put(from)
+	d, err := r.target.Get(ctx, l.dir)
 	if err != nil {
 		return err
 	}
-	defer r.target.put(d)
-	var a, b unix.Stat_t
-	if err := unix.Fstatat(from.fd, is.Name, &a, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("it is another name of %q: %w", r.pathOf(first.dir, first.slot), err)
-	}
-	if err := unix.Fstatat(d.fd, n.Name, &b, unix.AT_SYMLINK_NOFOLLOW); err == nil && a.Dev == b.Dev && a.Ino == b.Ino {
-		return nil
-	}
-	temp := r.temporary(n.Cookie)
-	if err := unix.Linkat(from.fd, is.Name, d.fd, temp, 0); err != nil {
-		return fmt.Errorf("link it to %q: %w", r.pathOf(first.dir, first.slot), err)
-	}
-	if err := r.name(d, temp, n.Name); err != nil {
-		_ = unix.Unlinkat(d.fd, temp, 0) // the next run tries again
+	defer r.target.Put(d)
+	made, err := d.Link(from, is.Name, n, func() string { return r.pathOf(first.dir, first.slot) })
+	if err != nil || !made {
 		return err
 	}
 	r.done.links.Add(1)

@@ -3,11 +3,9 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
@@ -68,50 +66,16 @@ func (r *run) other(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	d, err := r.target.get(ctx, e.dir)
+	d, err := r.target.Get(ctx, e.dir)
 	if err != nil {
 		return err
 	}
-	defer r.target.put(d)
-	if e.flags&fix != 0 {
-		return r.mend(ctx, d, n)
+	defer r.target.Put(d)
+	switch {
+	case e.flags&fix != 0:
+		return r.told(n, d.Mend(ctx, n))
+	case n.Type == metastore.Regular:
+		return r.made(n, d.WriteFile(ctx, n, nil, 0))
 	}
-	if n.Type == metastore.Regular {
-		return r.writeWhole(ctx, d, n, nil, 0)
-	}
-	temp := r.temporary(n.Cookie)
-	if n.Type == metastore.Symlink {
-		err = unix.Symlinkat(n.Target, d.fd, temp)
-	} else {
-		err = unix.Mknodat(d.fd, temp, n.Type.Format()|0o600, int(unix.Mkdev(n.RdevMajor, n.RdevMinor)))
-	}
-	if err != nil {
-		return fmt.Errorf("make it: %w", err)
-	}
-	if n.Type == metastore.Symlink && d.plain && r.owned(n) && !n.HasXattrs {
-		err := errors.Join(touch(d.fd, temp, n), r.name(d, temp, n.Name))
-		if err != nil {
-			_ = unix.Unlinkat(d.fd, temp, 0) // the next run tries again
-			return err
-		}
-		r.done.symlinks.Add(1)
-		return nil
-	}
-	fd, err := pathHandle(d.fd, temp, n.Type)
-	if err != nil {
-		_ = unix.Unlinkat(d.fd, temp, 0) // the next run tries again
-		return fmt.Errorf("open it: %w", err)
-	}
-	return r.complete(ctx, d, subject{fd: fd, path: true, made: d.plain, mode: r.me.masked(0o600)}, temp, n, nil)
-}
-
-// mend sets the metadata of something that is otherwise as it should be.
-func (r *run) mend(ctx context.Context, d *handle, n *metastore.Node) error {
-	fd, err := pathHandle(d.fd, n.Name, n.Type)
-	if err != nil {
-		return fmt.Errorf("open it: %w", err)
-	}
-	defer unix.Close(fd)
-	r.undescribed(n.Parent, n.Cookie, errors.Join(r.apply(ctx, subject{fd: fd, path: true}, n), touch(d.fd, n.Name, n)))
-	return nil
+	return r.made(n, d.Make(ctx, n))
 }

@@ -2,18 +2,14 @@ package restore
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	iofs "io/fs"
 	"os"
-	"path"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
@@ -65,49 +61,6 @@ func locate(ctx context.Context, t *fs.Tree, p string) (place, error) {
 	return pl, nil
 }
 
-// identity is as whom the program runs.
-type identity struct {
-	root     bool
-	uid, gid uint32
-	groups   map[uint32]bool
-	umask    uint32 // unknown if nobody says
-}
-
-// unknown is a mode that nothing has.
-const unknown = ^uint32(0)
-
-// masked is the mode that what is made with one gets.
-func (me *identity) masked(mode uint32) uint32 {
-	if me.umask == unknown {
-		return unknown
-	}
-	return mode &^ me.umask
-}
-
-func whoami(root bool) (identity, error) {
-	me := identity{root: root, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), groups: make(map[uint32]bool), umask: unknown}
-	groups, err := os.Getgroups()
-	if err != nil {
-		return me, fmt.Errorf("ask for this user's groups: %w", err)
-	}
-	for _, g := range append(groups, int(me.gid)) {
-		me.groups[uint32(g)] = true
-	}
-	// umask(2) can only tell the mask by changing it.
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return me, nil
-	}
-	for line := range strings.Lines(string(status)) {
-		if mask, ok := strings.CutPrefix(line, "Umask:"); ok {
-			if n, err := fmt.Sscanf(strings.TrimSpace(mask), "%o", &me.umask); n != 1 || err != nil {
-				me.umask = unknown
-			}
-		}
-	}
-	return me, nil
-}
-
 func newRun(ctx context.Context, o Options) (_ *run, err error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -119,21 +72,14 @@ func newRun(ctx context.Context, o Options) (_ *run, err error) {
 	if r.pick, err = newPicker(&o, r.place); err != nil {
 		return nil, err
 	}
-	if r.me, err = whoami(o.Root); err != nil {
-		return nil, err
-	}
-	token := make([]byte, 4)
-	_, _ = rand.Read(token) // never fails
-	r.token = hex.EncodeToString(token)
 	slots := uint64(o.Tree.Totals().Files)
-	r.fresh, r.failed, r.claimed = newBits(slots), newBits(slots), newBits(slots)
-	root, err := openTarget(o.Target)
-	if err == nil && root >= 0 && !o.DryRun {
-		err = lockTarget(root, o.Target)
-	}
-	r.target = newHandles(o.Tree, r.place.base.Ino, root, r.me.gid, r.fresh)
+	r.failed, r.claimed = spool.NewSet(slots), spool.NewSet(slots)
+	r.target, err = disk.Open(disk.Options{
+		Tree: o.Tree, Dir: o.Target, Base: r.place.base.Ino, Root: o.Root,
+		Keep: o.Overwrite == Never, Look: o.DryRun,
+	})
 	if err != nil {
-		return nil, errors.Join(err, r.target.close())
+		return nil, err
 	}
 	r.spools()
 	return r, nil
@@ -167,53 +113,16 @@ func (r *run) spools() {
 	r.extra.Dir = r.Temp
 }
 
-// openTarget opens the target folder; -1 if there is none. The person named it:
-// if it is a link, that is where they want it.
-func openTarget(dir string) (int, error) {
-	fd, err := retry(func() (int, error) { return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return -1, nil
-	case errors.Is(err, unix.ENOTDIR):
-		return -1, fmt.Errorf("%q is not a folder", dir)
-	case err != nil:
-		return -1, fmt.Errorf("open %q: %w", dir, err)
-	}
-	return fd, nil
-}
-
-// lockTarget keeps another restore out: it would take this one's temporary
-// files for those of a killed one.
-func lockTarget(fd int, dir string) error {
-	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%q: %w", dir, ErrBusy)
-	}
-	return nil // a file system without locks: then nobody can tell
-}
-
 // makeTarget makes the target folder if it is missing.
 func (r *run) makeTarget(context.Context) error {
-	if r.target.root >= 0 {
+	if r.target.There() {
 		return nil
-	}
-	if err := os.MkdirAll(path.Dir(r.Target), 0o755); err != nil {
-		return err
 	}
 	mode := os.FileMode(0o700)
 	if r.place.single != nil {
 		mode = 0o755
 	}
-	if err := os.Mkdir(r.Target, mode); err != nil {
-		return err
-	}
-	root, err := openTarget(r.Target)
-	if err != nil {
-		return err
-	}
-	r.target.root = root
-	r.fresh.add(r.place.base.Ino)
-	return lockTarget(root, r.Target)
+	return r.target.Make(mode)
 }
 
 func join(dir, name string) string {

@@ -56,7 +56,7 @@ func (r *run) plan(ctx context.Context) error {
 func (p *planner) walk(ctx context.Context) error {
 	r := p.run
 	f := &folder{
-		node: r.place.base, where: r.place.where, root: r.place.root, there: r.target.root >= 0,
+		node: r.place.base, where: r.place.where, root: r.place.root, there: r.target.There(),
 		included: r.pick.include.Empty(),
 	}
 	f.view = r.pick.in(f.where, f.root)

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"syscall"
 
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -39,9 +40,30 @@ func (r *run) problem(kind ProblemKind, path string, err error) {
 
 // fail tells that a file could not be restored, once.
 func (r *run) fail(kind ProblemKind, dir, slot uint64, err error) {
-	if r.failed.add(slot) {
+	if r.failed.Add(slot) {
 		r.problem(kind, r.pathOf(dir, slot), err)
 	}
+}
+
+// undescribed tells what of an entry's metadata could not be set.
+func (r *run) undescribed(dir, slot uint64, err error) {
+	if err != nil {
+		r.problem(KindMetadata, r.pathOf(dir, slot), err)
+	}
+}
+
+// told tells what is missing of the metadata of an entry that is there. Other
+// errors are returned.
+func (r *run) told(n *metastore.Node, err error) error {
+	if err == nil {
+		return nil
+	}
+	var lacks *disk.MetadataError
+	if !errors.As(err, &lacks) {
+		return err
+	}
+	r.undescribed(n.Parent, n.Cookie, lacks.Err)
+	return nil
 }
 
 // at says which entry an error is about that ends it all.

@@ -7,14 +7,13 @@ import (
 	"sync/atomic"
 
 	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // Errors that callers tell apart with errors.Is.
 var (
-	// ErrBusy: another restore is at work in the same folder.
-	ErrBusy = errors.New("another restore is at work in this folder")
 	// ErrDeclined: Confirm said no. Nothing was changed.
 	ErrDeclined = errors.New("nothing was restored")
 )
@@ -171,11 +170,8 @@ type run struct {
 	Options
 	place  place
 	pick   picker
-	me     identity
-	target *handles
-	fresh  bits // directories that this run made
-	failed bits // slots that could not be restored, and were told
-	token  string
+	target *disk.Target
+	failed spool.Set // slots that could not be restored, and were told
 	cancel context.CancelCauseFunc
 
 	dirs    *spool.Records[entry] // in walk order
@@ -185,14 +181,14 @@ type run struct {
 	checks  *spool.Records[entry] // files to verify
 	extra   spool.Paths           // to be deleted
 	doomed  Deletion
-	litter  int64 // of extra: what a killed run left
-	claimed bits  // inodes that have a first name
+	litter  int64     // of extra: what a killed run left
+	claimed spool.Set // inodes that have a first name
 	needs   []need
 
 	planned, done counts
 	tally         struct {
 		same, kept, excluded, deleted, problems          atomic.Int64
-		owners, setIDs, devices, attributes, unsupported atomic.Int64
+		devices                                          atomic.Int64
 		requests, fetched, verified, verifyRead, rescued atomic.Int64
 	}
 }
@@ -226,13 +222,13 @@ func (c *counts) counts() Counts {
 }
 
 func (r *run) result() *Result {
-	t := &r.tally
+	t, skipped := &r.tally, &r.target.Skipped
 	res := &Result{
 		Planned: r.planned.counts(), Done: r.done.counts(),
 		Same: t.same.Load(), Kept: t.kept.Load(), Excluded: t.excluded.Load(),
 		Doomed: r.doomed.Entries, Deleted: t.deleted.Load(), Problems: t.problems.Load(),
-		Owners: t.owners.Load(), SetIDs: t.setIDs.Load(), Devices: t.devices.Load(),
-		Attributes: t.attributes.Load(), Unsupported: t.unsupported.Load(),
+		Owners: skipped.Owners.Load(), SetIDs: skipped.SetIDs.Load(), Devices: t.devices.Load(),
+		Attributes: skipped.Attributes.Load(), Unsupported: skipped.Unsupported.Load(),
 		Blobs: int64(len(r.needs)), Requests: t.requests.Load(), Fetched: t.fetched.Load(),
 		Verified: t.verified.Load(), VerifyRead: t.verifyRead.Load(), Rescued: t.rescued.Load(),
 	}
@@ -243,7 +239,7 @@ func (r *run) result() *Result {
 }
 
 func (r *run) close() error {
-	return errors.Join(r.dirs.Close(), r.others.Close(), r.uses.Close(), r.names.Close(), r.checks.Close(), r.extra.Close(), r.target.close())
+	return errors.Join(r.dirs.Close(), r.others.Close(), r.uses.Close(), r.names.Close(), r.checks.Close(), r.extra.Close(), r.target.Close())
 }
 
 // Check makes sure that the options make sense, and fills in what is missing.

@@ -1,5 +1,5 @@
 // Package spool keeps the lists of a restore's plan: records of a fixed size,
-// sorted if need be, and paths.
+// sorted if need be, paths, and sets of numbers.
 //
 // A list of records is held in memory up to a limit and then written to a file,
 // one of paths always; so memory is bounded however long they grow. The files

@@ -1,9 +1,10 @@
-package restore
+package disk
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,33 +14,82 @@ import (
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
+// identity is as whom the program runs.
+type identity struct {
+	root     bool
+	uid, gid uint32
+	groups   map[uint32]bool
+	umask    uint32 // unknown if nobody says
+}
+
+// unknown is a mode that nothing has.
+const unknown = ^uint32(0)
+
+// masked is the mode that what is made with one gets.
+func (me *identity) masked(mode uint32) uint32 {
+	if me.umask == unknown {
+		return unknown
+	}
+	return mode &^ me.umask
+}
+
+func whoami(root bool) (identity, error) {
+	me := identity{root: root, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), groups: make(map[uint32]bool), umask: unknown}
+	groups, err := os.Getgroups()
+	if err != nil {
+		return me, fmt.Errorf("ask for this user's groups: %w", err)
+	}
+	for _, g := range append(groups, int(me.gid)) {
+		me.groups[uint32(g)] = true
+	}
+	// umask(2) can only tell the mask by changing it.
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return me, nil
+	}
+	for line := range strings.Lines(string(status)) {
+		if mask, ok := strings.CutPrefix(line, "Umask:"); ok {
+			if n, err := fmt.Sscanf(strings.TrimSpace(mask), "%o", &me.umask); n != 1 || err != nil {
+				me.umask = unknown
+			}
+		}
+	}
+	return me, nil
+}
+
 // owner is who gets an entry, -1 for a part that stays as it is: only root gives
 // files away, others may choose among their own groups.
-func (r *run) owner(n *metastore.Node) (uid, gid int) {
-	if r.me.root {
+func (me *identity) owner(n *metastore.Node) (uid, gid int) {
+	if me.root {
 		return int(n.UID), int(n.GID)
 	}
 	uid, gid = -1, -1
-	if n.UID == r.me.uid {
+	if n.UID == me.uid {
 		uid = int(n.UID)
 	}
-	if r.me.groups[n.GID] {
+	if me.groups[n.GID] {
 		gid = int(n.GID)
 	}
 	return uid, gid
 }
 
 // mode is the permission bits that an entry gets.
-func (r *run) mode(n *metastore.Node) uint32 {
-	if r.me.root {
+func (me *identity) mode(n *metastore.Node) uint32 {
+	if me.root {
 		return n.Mode
 	}
 	return n.Mode &^ (unix.S_ISUID | unix.S_ISGID)
 }
 
 // maySet reports whether whoever runs this may set an attribute.
-func (r *run) maySet(name string) bool {
-	return r.me.root || !strings.HasPrefix(name, "security.") && !strings.HasPrefix(name, "trusted.")
+func (me *identity) maySet(name string) bool {
+	return me.root || !strings.HasPrefix(name, "security.") && !strings.HasPrefix(name, "trusted.")
+}
+
+// owned reports whether what is made belongs to whom it should.
+func (me *identity) owned(n *metastore.Node) bool {
+	uid, gid := me.owner(n)
+	return (uid < 0 || uint32(uid) == me.uid) && (gid < 0 || uint32(gid) == me.gid)
 }
 
 // subject is what metadata is applied to: an open file or folder, or a handle
@@ -58,24 +108,24 @@ type subject struct {
 // apply sets owner, attributes and mode, in this order: a new owner takes the
 // setuid bit and capabilities away, and an ACL changes the mode. What fails is
 // returned, joined, when the rest is done.
-func (r *run) apply(ctx context.Context, s subject, n *metastore.Node) error {
+func (t *Target) apply(ctx context.Context, s subject, n *metastore.Node) error {
 	var failed []error
-	uid, gid := r.owner(n)
+	uid, gid := t.me.owner(n)
 	if uid < 0 || gid < 0 {
-		s.skip(&r.tally.owners)
+		s.skip(&t.Skipped.Owners)
 	}
-	own := s.made && (uid < 0 || uint32(uid) == r.me.uid) && (gid < 0 || uint32(gid) == r.me.gid)
+	own := s.made && (uid < 0 || uint32(uid) == t.me.uid) && (gid < 0 || uint32(gid) == t.me.gid)
 	if !own && (uid >= 0 || gid >= 0) {
 		if err := unix.Fchownat(s.fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
 			failed = append(failed, fmt.Errorf("give it to %d:%d: %w", uid, gid, err))
 		}
 	}
 	if n.HasXattrs || !s.made {
-		failed = append(failed, r.attributes(ctx, s, n)...)
+		failed = append(failed, t.attributes(ctx, s, n)...)
 	}
-	mode := r.mode(n)
+	mode := t.me.mode(n)
 	if mode != n.Mode {
-		s.skip(&r.tally.setIDs)
+		s.skip(&t.Skipped.SetIDs)
 	}
 	if n.Type != metastore.Symlink && !(own && !n.HasXattrs && s.mode == mode) {
 		if err := s.chmod(mode); err != nil {
@@ -101,26 +151,26 @@ func (s subject) chmod(mode uint32) error {
 
 // attributes sets the snapshot's attributes and removes others that a person
 // can set.
-func (r *run) attributes(ctx context.Context, s subject, n *metastore.Node) (failed []error) {
+func (t *Target) attributes(ctx context.Context, s subject, n *metastore.Node) (failed []error) {
 	var want []metastore.Xattr
 	if n.HasXattrs {
 		var err error
-		if want, err = r.Tree.Xattrs(ctx, n.Ino); err != nil {
+		if want, err = t.tree.Xattrs(ctx, n.Ino); err != nil {
 			return []error{err}
 		}
 	}
 	if !s.made {
-		failed = s.strip(want, r.me.root)
+		failed = s.strip(want, t.me.root)
 	}
 	for _, x := range want {
-		if !r.maySet(x.Name) {
-			s.skip(&r.tally.attributes)
+		if !t.me.maySet(x.Name) {
+			s.skip(&t.Skipped.Attributes)
 			continue
 		}
 		err := s.setxattr(x)
 		switch {
 		case errors.Is(err, unix.ENOTSUP):
-			s.skip(&r.tally.unsupported)
+			s.skip(&t.Skipped.Unsupported)
 		case err != nil:
 			failed = append(failed, fmt.Errorf("set attribute %q: %w", x.Name, err))
 		}
@@ -177,11 +227,4 @@ func touch(dirfd int, name string, n *metastore.Node) error {
 		return fmt.Errorf("set its time: %w", err)
 	}
 	return nil
-}
-
-// undescribed tells what of an entry's metadata could not be set.
-func (r *run) undescribed(dir, slot uint64, err error) {
-	if err != nil {
-		r.problem(KindMetadata, r.pathOf(dir, slot), err)
-	}
 }
