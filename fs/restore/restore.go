@@ -44,7 +44,7 @@ type Options struct {
 	Include, Exclude []string
 
 	Overwrite Overwrite
-	Delete    bool // remove what is not in the snapshot, see extra.go
+	Delete    bool // remove what is not in the snapshot, see delete.go
 	// Confirm is asked before anything is changed if something is to be
 	// deleted; nil is a yes.
 	Confirm    func(context.Context, Deletion) (bool, error)
