@@ -11,13 +11,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"git.eeqj.de/sneak/vaultik/fs/fusefs"
+	"git.eeqj.de/sneak/vaultik/fs/fusefs/mountpoint"
 )
 
 // checkFolder refuses a mountpoint that is missing, no folder or a vaultik
 // mount that is alive, and returns where it is.
 func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
-	place, err := fusefs.Mountpoint(dir)
+	place, err := mountpoint.Check(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		// Nobody should be told to make a folder where it would be refused.
@@ -29,12 +29,12 @@ func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
 		return "", fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, shellQuote(dir))
 	case errors.Is(err, syscall.ENOTDIR):
 		return "", fmt.Errorf("mountpoint %q is not a folder", dir)
-	case errors.Is(err, fusefs.ErrMounted):
+	case errors.Is(err, mountpoint.ErrMounted):
 		return "", fmt.Errorf("%w; unmount it first: fusermount3 -u %s", err, shellQuote(place))
-	case errors.Is(err, fusefs.ErrDead):
+	case errors.Is(err, mountpoint.ErrDead):
 		a.ui.warn("%v; it is replaced", err)
 		return place, nil
-	case errors.Is(err, fusefs.ErrHangs):
+	case errors.Is(err, mountpoint.ErrHangs):
 		return "", fmt.Errorf("%w; remove it: fusermount3 -uz %s (as root: umount -fl %[2]s)", err, shellQuote(place))
 	}
 	return place, err

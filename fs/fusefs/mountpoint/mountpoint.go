@@ -1,7 +1,15 @@
-package fusefs
+// Package mountpoint is about folders that something is to be mounted on: what
+// lies there, whether its process lives, and how to take away what is dead.
+//
+// Nobody may take a mount that is missing for a folder that is empty. So nothing
+// that is alive, or merely slow, is touched, and a mount whose process is gone
+// stays until its successor is ready. Looking at a mount can hang as long as its
+// process does; this package asks without waiting for more than seconds.
+package mountpoint
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,13 +18,26 @@ import (
 	"syscall"
 )
 
-// Mountpoint refuses what cannot or must not be mounted on, and returns the
+// Errors of Check.
+var (
+	// ErrMounted: the folder is a vaultik mount already.
+	ErrMounted = errors.New("already a vaultik mount")
+	// ErrDead: a vaultik mount whose process is gone lies there. Nobody can
+	// look into it: all is ENOTCONN.
+	ErrDead = errors.New("a vaultik mount whose process is gone")
+	// ErrHangs: a vaultik mount lies there whose process does not answer.
+	ErrHangs = errors.New("a vaultik mount that hangs")
+)
+
+const fsType = "fuse.vaultik" // in /proc/mounts
+
+// Check refuses what cannot or must not be mounted on, and returns the
 // place that dir leads to. It fails with io/fs.ErrNotExist, syscall.ENOTDIR,
 // ErrMounted, ErrDead or ErrHangs, with the place for these three, and does not
 // hang where a vaultik mount does; one whose process was killed and cannot end
 // is helped to end. A folder that is not empty is fine, as for any mount: what
 // is in it comes back afterwards.
-func Mountpoint(dir string) (string, error) {
+func Check(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
@@ -86,10 +107,10 @@ func mountOn(dir string) (mountedFS, error) {
 	return m, lines.Err()
 }
 
-// mountedAt is the type of the file system mounted on dir last.
-func mountedAt(dir string) (string, error) {
+// Mounted reports whether what is mounted on dir last is a vaultik mount.
+func Mounted(dir string) (bool, error) {
 	m, err := mountOn(dir)
-	return m.kind, err
+	return m.kind == fsType, err
 }
 
 // unescape undoes the octal escapes of mountinfo.

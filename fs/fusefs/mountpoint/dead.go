@@ -1,4 +1,4 @@
-package fusefs
+package mountpoint
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ const (
 // mounting there again.
 func RemoveDead(dir string) error {
 	for {
-		place, err := Mountpoint(dir)
+		place, err := Check(dir)
 		if !errors.Is(err, ErrDead) {
 			return nil // what else is wrong, mounting says
 		}
