@@ -1,3 +1,28 @@
+// Package backup is the writer: it reads folders and makes a snapshot of them in
+// a store.
+//
+//	Source ─ scan ─ read ─ pack ─ compress ─ seal ─ upload ─┐
+//	              Index (metastore) ──── heal ─ commit ─────┴─ Store (remote)
+//
+// Run is the whole of it, for one set. Package scan walks and compares what
+// package source shows it; each stage behind it has a file: read.go and cut.go,
+// pack.go, compress.go and upload.go. settle.go looks after what an earlier run
+// left; heal.go reads again what the store has lost, compact.go what is to move
+// to another blob; dump.go, lists.go and commit.go upload the metadata and the
+// manifest.
+//
+// It promises that a snapshot exists if and only if its manifest does, and that
+// the manifest is put last, when all that it names is there; that killed at any
+// moment it loses nothing that was confirmed; that no file that cannot be read,
+// or changes meanwhile, keeps the others from being saved, and that the snapshot
+// says which those were; that it never follows a symbolic link below a set's
+// paths; and that memory is bounded by the buffers and pages that its constants
+// name, whatever the size of the tree.
+//
+// What it does not: it never decrypts, and no code path of it can take an age
+// identity. It does not lock: one run at a time for an index, and seeing to that
+// is the caller's part. A file that is written to all the time is stored as last
+// seen and flagged, not frozen; for that, take a snapshot of the file system.
 package backup
 
 import (
@@ -11,6 +36,9 @@ import (
 	"filippo.io/age"
 	"golang.org/x/sync/errgroup"
 
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
+	"git.eeqj.de/sneak/vaultik/backup/scan"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -23,15 +51,13 @@ var (
 	ErrCloned = errors.New("another copy of this writer's index is in use, or this one is an old copy")
 	// ErrStoreLost: the store has no trace of the index's newest run.
 	ErrStoreLost = errors.New("the store has lost this writer's newest snapshot")
-	// ErrNoRoots: none of the set's paths exists.
-	ErrNoRoots = errors.New("none of the set's paths could be read")
 )
 
 // Config wires a backup. All fields but Report and the bounds are needed.
 type Config struct {
 	Store      remote.Store
 	Index      *metastore.Index
-	Source     Source
+	Source     source.FS
 	Writer     string
 	Hostname   string
 	Version    string // of vaultik, and the git revision it was built from
@@ -59,7 +85,7 @@ type Config struct {
 type Set struct {
 	Name  string
 	Roots []string // absolute paths
-	Rules Rules
+	Rules exclude.Rules
 	Tags  []string // in the manifest, too, so in the clear; remote.CheckTag says what they may be
 }
 
@@ -123,7 +149,7 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 	if w.Report == nil {
 		w.Report = func(Event) {}
 	}
-	if w.matcher, err = Compile(s.Rules, s.Roots); err != nil {
+	if w.matcher, err = exclude.Compile(s.Rules, s.Roots); err != nil {
 		return nil, err
 	}
 	if err := w.settle(ctx); err != nil {
@@ -156,7 +182,7 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 
 // work does all that can be undone: everything before the intent is stored.
 func (w *writer) work(ctx context.Context) error {
-	if err := w.pipeline(ctx, w.scan); err != nil {
+	if err := w.pipeline(ctx, func(ctx context.Context, out *queue) error { return w.scanner(out).Walk(ctx) }); err != nil {
 		return err
 	}
 	if err := w.move(ctx); err != nil {
@@ -173,7 +199,7 @@ type writer struct {
 	Config
 	set        Set
 	recipients []age.Recipient
-	matcher    *Matcher
+	matcher    *exclude.Matcher
 	run        *metastore.Run
 	snapshot   string
 	result     Result
@@ -207,6 +233,16 @@ func (w *writer) pipeline(ctx context.Context, produce func(context.Context, *qu
 		g.Go(func() error { return w.upload(ctx, blobs, slots) })
 	}
 	return errors.Join(g.Wait(), jobs.drain())
+}
+
+// scanner looks at the set's paths and emits into out.
+func (w *writer) scanner(out *queue) *scan.Scanner {
+	return scan.New(scan.Config{
+		Source: w.Source, Run: w.run, Matcher: w.matcher, Set: w.set.Name, Roots: w.set.Roots,
+		Emit: out.emit, Progress: w.progress,
+		Problem: func(where string, err error) { w.problem(Unreadable, where, err) },
+		Seen:    &w.tally.seen, Removed: &w.tally.removed,
+	})
 }
 
 // uploads is how many blobs are put at once. Each holds a blob's worth of

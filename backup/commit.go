@@ -1,10 +1,12 @@
 package backup
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -12,11 +14,6 @@ import (
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
-
-// listAbove is how many blobs a manifest names by itself, or by difference to
-// a list that is stored, before a new list is stored. A name is some 100 bytes
-// of JSON, so that an unchanged run's manifest stays within a few kilobytes.
-const listAbove = 128
 
 // snapshotID is the writer's name and the time, with a number if it was used.
 func (w *writer) snapshotID(ctx context.Context) (string, error) {
@@ -88,95 +85,6 @@ func (w *writer) putNamed(ctx context.Context, key string, object []byte) error 
 	return nil
 }
 
-// references fills in which blobs the snapshot needs and which others the
-// index still wants, and returns what the next run needs to know of the lists.
-func (w *writer) references(ctx context.Context, m *remote.Manifest) ([]byte, error) {
-	refs, pins, err := w.run.References(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("collect the snapshot's blobs: %w", err)
-	}
-	if w.result.Former, err = w.run.Former(ctx); err != nil {
-		return nil, fmt.Errorf("collect the snapshot's blobs: %w", err)
-	}
-	known, err := w.knownLists(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if m.Blobs, err = w.list(ctx, m, objects(refs), &known); err != nil {
-		return nil, err
-	}
-	if m.Pins, err = w.list(ctx, m, objects(pins), &known); err != nil {
-		return nil, err
-	}
-	return KeptLists(m)
-}
-
-// KeptLists is what the index keeps of a manifest's blob lists, for the next
-// run to name them again.
-func KeptLists(m *remote.Manifest) ([]byte, error) {
-	var keep []remote.ListRef
-	for _, l := range []*remote.ListRef{m.Blobs.List, m.Pins.List} {
-		if l != nil && !slices.Contains(keep, *l) {
-			keep = append(keep, *l)
-		}
-	}
-	return json.Marshal(keep)
-}
-
-// storedList is a list in the store and what it names.
-type storedList struct {
-	ref     remote.ListRef
-	objects []remote.Object
-}
-
-// knownLists fetches the lists that the newest manifest names: the only ones
-// that are sure to stay. One that cannot be had is done without.
-func (w *writer) knownLists(ctx context.Context) ([]storedList, error) {
-	saved, err := w.Index.LastLists(ctx)
-	if err != nil || len(saved) == 0 {
-		return nil, err
-	}
-	var refs []remote.ListRef
-	if err := json.Unmarshal(saved, &refs); err != nil {
-		return nil, fmt.Errorf("the index's note of blob lists is damaged: %w", err)
-	}
-	var known []storedList
-	for _, ref := range refs {
-		objects, err := remote.FetchList(ctx, w.Store, w.Writer, ref)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err == nil {
-			known = append(known, storedList{ref, objects})
-		}
-	}
-	return known, nil
-}
-
-// list says want as a difference to a list, a new one where the differences
-// to those that are there have grown too long.
-func (w *writer) list(ctx context.Context, m *remote.Manifest, want []remote.Object, known *[]storedList) (remote.ObjectList, error) {
-	best := remote.Diff(nil, nil, want)
-	for _, l := range *known {
-		if d := remote.Diff(&l.ref, l.objects, want); len(d.Add)+len(d.Drop) < len(best.Add)+len(best.Drop) {
-			best = d
-		}
-	}
-	if len(best.Add)+len(best.Drop) <= listAbove {
-		return best, nil
-	}
-	body, plain := remote.EncodeList(want)
-	ref := remote.ListRef{
-		Object:    remote.Object{Seq: m.Seq, SHA256: remote.Sum(body), Size: int64(len(body))},
-		PlainSize: plain, Count: int64(len(want)),
-	}
-	if err := w.putNamed(ctx, remote.ListKey(m.Writer, ref.Seq, ref.SHA256), body); err != nil {
-		return remote.ObjectList{}, err
-	}
-	*known = append(*known, storedList{ref, want})
-	return remote.Diff(&ref, want, want), nil
-}
-
 // check looks whether every dump part and list that the manifest names is
 // there: nothing may be missing once the manifest is.
 func (w *writer) check(ctx context.Context, m *remote.Manifest) error {
@@ -228,12 +136,91 @@ func (w *writer) tags() []string {
 	return slices.Compact(slices.Sorted(slices.Values(w.set.Tags)))
 }
 
-func objects(refs []metastore.BlobRef) []remote.Object {
-	list := make([]remote.Object, 0, len(refs))
-	for _, r := range refs {
-		list = append(list, remote.Object{Seq: remote.Seq(r.Seq), SHA256: r.Hash, Size: r.Size})
-	}
-	return list
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// intent is a commit decided on: these bytes and no others become the
+// snapshot.
+type intent struct {
+	seq                 remote.Seq
+	manifest, signature []byte
 }
 
-func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// publish puts the signature and then the manifest. The manifest's arrival is
+// the commit; only then does the index count the run.
+func (w *writer) publish(ctx context.Context) error {
+	key := remote.ManifestKey(w.Writer, w.intent.seq)
+	if err := w.putOnce(ctx, remote.SignatureKey(key), w.intent.signature); err != nil {
+		return err
+	}
+	if err := w.putOnce(ctx, key, w.intent.manifest); err != nil {
+		return err
+	}
+	// The snapshot exists now; being told to stop must not leave the index
+	// behind the store, though it could catch up.
+	if err := w.Index.Confirm(context.WithoutCancel(ctx), int64(w.intent.seq)); err != nil {
+		return fmt.Errorf("the snapshot is in the store, but the index could not be told: %w", err)
+	}
+	return nil
+}
+
+// putOnce puts an object whose key decides between two runs with one seq. If
+// it is there already with the same bytes, an earlier try's answer was lost.
+func (w *writer) putOnce(ctx context.Context, key string, body []byte) error {
+	err := w.Store.Put(ctx, key, body)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, remote.ErrExists) {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	there, err := get(ctx, w.Store, key, int64(len(body))+1)
+	switch {
+	case errors.Is(err, remote.ErrDenied):
+		// May write but not look: with the intent on file, this is ours
+		// unless the index was cloned, which a reader's check of the chain
+		// brings to light.
+		w.unverified("read its objects")
+		return nil
+	case err != nil:
+		return fmt.Errorf("compare %s with what is there: %w", key, err)
+	case !bytes.Equal(there, body):
+		return fmt.Errorf("%w: %s is there with other content; %s", ErrCloned, key, newWriter)
+	}
+	return nil
+}
+
+// unverified notes, once, that credentials which may only write left the run
+// without the comparisons that follow an upload.
+func (w *writer) unverified(what string) {
+	if w.result.Unverified {
+		return
+	}
+	w.result.Unverified = true
+	w.problem(Notice, "", fmt.Errorf("the store's credentials do not let this writer %s: "+
+		"a blob that goes missing is not noticed here", what))
+}
+
+// get reads an object of at most limit bytes.
+func get(ctx context.Context, s remote.Store, key string, limit int64) ([]byte, error) {
+	r, err := s.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(r, limit))
+	return body, errors.Join(err, r.Close())
+}
+
+// exists reports whether an object of that size is there.
+func (w *writer) exists(ctx context.Context, key string, size int64) (bool, error) {
+	info, err := w.Store.Stat(ctx, key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case errors.Is(err, remote.ErrDenied):
+		w.unverified("look at its objects")
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	return info.Size == size, nil
+}

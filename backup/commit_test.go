@@ -1,7 +1,9 @@
 package backup
 
 import (
+	"context"
 	"errors"
+	"iter"
 	"strings"
 	"testing"
 
@@ -264,5 +266,26 @@ func TestAnotherManifestUnderTheNewestSeqIsACloneAtWork(t *testing.T) {
 	check(t, w.store.Put(t.Context(), key, []byte("somebody else's")))
 	if _, err := w.try(); !errors.Is(err, ErrCloned) {
 		t.Errorf("%v, want ErrCloned", err)
+	}
+}
+
+// hiding is a store whose listings do not show one object.
+type hiding struct {
+	remote.Store
+	key string
+	hid int
+}
+
+func (h *hiding) List(ctx context.Context, prefix string) iter.Seq2[remote.Info, error] {
+	return func(yield func(remote.Info, error) bool) {
+		for info, err := range h.Store.List(ctx, prefix) {
+			if info.Key == h.key {
+				h.hid++
+				continue
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/backup/scan"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -68,8 +70,8 @@ func (w *writer) move(ctx context.Context) error {
 
 // moveAll sends a job for every file that chunks are read from.
 func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue) error {
-	at := &descent{source: w.Source}
-	defer at.close()
+	at := source.NewDescent(w.Source)
+	defer at.Close()
 	for len(moves) > 0 {
 		n := 1
 		for n < len(moves) && moves[n].Path == moves[0].Path {
@@ -89,8 +91,8 @@ func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue
 	return nil
 }
 
-func (w *writer) moveFile(ctx context.Context, at *descent, names []string, moves []metastore.Move, out *queue) error {
-	dir, err := at.to(ctx, names[:len(names)-1])
+func (w *writer) moveFile(ctx context.Context, at *source.Descent, names []string, moves []metastore.Move, out *queue) error {
+	dir, err := at.To(ctx, names[:len(names)-1])
 	if err != nil {
 		return ctx.Err() // gone, or closed to us: what it holds stays where it is
 	}
@@ -98,13 +100,13 @@ func (w *writer) moveFile(ctx context.Context, at *descent, names []string, move
 	if err != nil || e.Err != nil || e.Type != metastore.Regular {
 		return ctx.Err()
 	}
-	return out.put(ctx, &job{dir: dir, entry: e, where: "/" + strings.Join(names, "/"), moves: moves})
+	return out.put(ctx, &job{Item: scan.Item{Dir: dir, Entry: e, Where: "/" + strings.Join(names, "/")}, moves: moves})
 }
 
 // moves reads chunks that are stored already, each by its place in the file,
 // and sends those that are what they were.
 func (r *reader) moves(ctx context.Context, j *job) error {
-	f, err := j.dir.Open(ctx, j.entry)
+	f, err := j.Dir.Open(ctx, j.Entry)
 	if err != nil {
 		return ctx.Err()
 	}
@@ -141,7 +143,7 @@ func (p *packer) moves(ctx context.Context, j *job) error {
 		err = p.store(ctx, pc.chunk, pc, &p.tally.moved)
 		p.queue.give(pc.length)
 		if err != nil {
-			return fmt.Errorf("pack a chunk of %q: %w", j.where, err)
+			return fmt.Errorf("pack a chunk of %q: %w", j.Where, err)
 		}
 	}
 }

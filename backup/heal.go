@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"syscall"
 
+	"git.eeqj.de/sneak/vaultik/backup/scan"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -36,12 +37,11 @@ func (w *writer) heal(ctx context.Context) error {
 		}
 		w.problem(Notice, "", fmt.Errorf("%d files have content that the store has lost; reading them again", len(missing)))
 		err = w.pipeline(ctx, func(ctx context.Context, out *queue) error {
-			s := newScanner(w, out)
-			s.healing = true
-			at := &descent{source: w.Source}
-			defer at.close()
+			s := w.scanner(out)
+			at := source.NewDescent(w.Source)
+			defer at.Close()
 			for _, m := range missing {
-				if err := s.reread(ctx, at, m); err != nil {
+				if err := w.reread(ctx, s, at, m); err != nil {
 					return err
 				}
 			}
@@ -103,13 +103,12 @@ func (w *writer) blobKey(b metastore.BlobRef) string {
 }
 
 // reread sends a file through the pipeline once more.
-func (s *scanner) reread(ctx context.Context, at *descent, m metastore.MissingFile) error {
-	where := "/" + strings.Join(m.Components, "/")
+func (w *writer) reread(ctx context.Context, s *scan.Scanner, at *source.Descent, m metastore.MissingFile) error {
 	if len(m.Components) == 0 {
 		return nil // "/" has no content
 	}
 	folders, name := m.Components[:len(m.Components)-1], m.Components[len(m.Components)-1]
-	dir, err := at.to(ctx, folders)
+	dir, err := at.To(ctx, folders)
 	if err != nil {
 		return ctx.Err() // gone: giveUp reports the file
 	}
@@ -117,10 +116,7 @@ func (s *scanner) reread(ctx context.Context, at *descent, m metastore.MissingFi
 	if err != nil || e.Err != nil || e.Type != metastore.Regular {
 		return ctx.Err()
 	}
-	v := metastore.Version{Path: m.Path, Name: name, File: m.File}
-	return s.other(ctx, folder{dir: dir, where: path.Dir(where)}, child{
-		entry: e, role: m.File.Role, state: metastore.StateComplete, version: &v,
-	})
+	return s.Reread(ctx, dir, "/"+strings.Join(m.Components, "/"), e, m)
 }
 
 // giveUp shows files whose content is lost as unreadable.

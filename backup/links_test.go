@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -91,4 +92,20 @@ func TestALostBlobOfALinkedFileIsReadAgain(t *testing.T) {
 	if r.Incomplete() {
 		t.Errorf("the snapshot is incomplete: %v", kinds(r))
 	}
+}
+
+func TestHardLinksAreReadOnce(t *testing.T) {
+	tree := home()
+	for _, name := range []string{"one", "two", "three"} {
+		tree["/home/ann/"+name] = node{Content: "one inode", Time: 1000, Inode: 9, Nlink: 3}
+	}
+	w := newWorld(t, tree)
+	r := w.backup()
+	opened := strings.Join(w.source.opened(), " ")
+	if n := strings.Count(opened, "/home/ann/one") + strings.Count(opened, "/home/ann/two") + strings.Count(opened, "/home/ann/three"); n != 1 {
+		t.Errorf("the inode was read %d times: %s", n, opened)
+	}
+	same(t, "the snapshot", with(shown(), map[string]string{
+		"/home/ann/one": "one inode", "/home/ann/two": "one inode", "/home/ann/three": "one inode",
+	}), w.shows(r.Seq))
 }

@@ -7,6 +7,9 @@ import (
 	"testing"
 )
 
+// pageNames is how many entries scan examines at once.
+const pageNames = 4096
+
 // A folder of more entries than are examined at once is compared and recorded
 // like any other, across the borders of its pages.
 func TestAFolderOfManyPagesIsLikeAnyOther(t *testing.T) {

@@ -5,58 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
+	"time"
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/remote"
-	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
-
-// frameTarget is the plaintext size at which a frame of small chunks is
-// closed, in bytes. Small files of one folder compress better together, and a
-// reader who wants one of them most likely wants its neighbours; docs/DESIGN.md
-// has the measurements.
-const frameTarget = 512 << 10
-
-// frame is a run of chunks that are compressed together.
-type frame struct {
-	plain  []byte // nil once done is closed
-	chunks []frameChunk
-	packed []byte        // the zstd frame, valid once done is closed
-	size   int           // bytes of plain, likewise
-	done   chan struct{} // closed by compress
-}
-
-type frameChunk struct {
-	id     int64 // of the index
-	hash   remote.Hash
-	length int64
-}
-
-// frames carries frames to the compressors and, in order, to seal.
-type frames struct {
-	ordered  chan *frame
-	squeezed chan *frame
-}
-
-func newFrames(cores int) *frames {
-	// Enough to keep every core busy while seal waits for the slowest; a
-	// frame holds at most one maximal chunk.
-	return &frames{ordered: make(chan *frame, 2*cores), squeezed: make(chan *frame, 2*cores)}
-}
-
-func (f *frames) put(ctx context.Context, fr *frame) error {
-	if err := send(ctx, f.ordered, fr); err != nil {
-		return err
-	}
-	return send(ctx, f.squeezed, fr)
-}
-
-func (f *frames) close() {
-	close(f.ordered)
-	close(f.squeezed)
-}
 
 // packer turns jobs into frames and rows of the index, in order.
 type packer struct {
@@ -81,7 +35,7 @@ func (w *writer) pack(ctx context.Context, q *queue, out *frames) error {
 			return err
 		}
 		switch {
-		case j.dir == nil:
+		case j.Dir == nil:
 			err = p.endFolder(ctx, j)
 		case j.moves != nil:
 			err = p.moves(ctx, j)
@@ -99,10 +53,10 @@ func (w *writer) pack(ctx context.Context, q *queue, out *frames) error {
 func (p *packer) endFolder(ctx context.Context, j *job) error {
 	dirty := p.dirty
 	p.dirty = false
-	if dirty || j.mark == nil {
-		return p.run.ClearMark(ctx, j.folder)
+	if dirty || j.Mark == nil {
+		return p.run.ClearMark(ctx, j.Folder)
 	}
-	return p.run.SetMark(ctx, j.folder, *j.mark)
+	return p.run.SetMark(ctx, j.Folder, *j.Mark)
 }
 
 // entry packs what the reader sends of one entry and records the result.
@@ -185,59 +139,67 @@ func (p *packer) record(ctx context.Context, j *job, chunks []metastore.ContentC
 	if changing {
 		err = nil
 		j.file.State = metastore.StateChanged
-		p.problem(Changed, j.where, errChanging)
+		p.problem(Changed, j.Where, errChanging)
 	}
-	if j.path == 0 {
+	if j.Path == 0 {
 		var pathErr error
-		if j.path, pathErr = p.run.Path(ctx, j.parent, j.entry.Name); pathErr != nil {
+		if j.Path, pathErr = p.run.Path(ctx, j.Parent, j.Entry.Name); pathErr != nil {
 			return pathErr
 		}
 	}
 	switch {
 	case errors.Is(err, errVanished):
 		p.dirty = true
-		p.problem(Vanished, j.where, errVanished)
-		n, err := p.run.Close(ctx, j.path)
+		p.problem(Vanished, j.Where, errVanished)
+		n, err := p.run.Close(ctx, j.Path)
 		p.tally.removed.Add(int64(n))
 		return err
-	case err != nil, j.gap != nil:
+	case err != nil, j.Gap != nil:
 		p.dirty = true
-		return p.gap(ctx, j, errors.Join(j.gap, err))
+		return p.gap(ctx, j, errors.Join(j.Gap, err))
 	}
 	if err := p.content(ctx, j, chunks); err != nil {
 		return err
 	}
 	if j.partial != nil {
-		p.problem(Unreadable, j.where, fmt.Errorf("some of its metadata: %w", j.partial))
+		p.problem(Unreadable, j.Where, fmt.Errorf("some of its metadata: %w", j.partial))
 	}
 	recheck := changing || j.partial != nil || within(j.file.MTime, j.started) || within(j.file.CTime, j.started)
 	p.dirty = p.dirty || recheck
 	changed := true
-	if j.isNew {
-		err = p.run.RecordNew(ctx, j.path, j.file, recheck)
+	if j.New {
+		err = p.run.RecordNew(ctx, j.Path, j.file, recheck)
 	} else {
-		changed, err = p.run.Record(ctx, j.path, j.file, recheck)
+		changed, err = p.run.Record(ctx, j.Path, j.file, recheck)
 	}
 	if err != nil {
-		return fmt.Errorf("record %q: %w", j.where, err)
+		return fmt.Errorf("record %q: %w", j.Where, err)
 	}
 	// What lies above the roots is nobody's file: /tmp and /home change all
 	// the time, and that is no news about the set.
-	if changed && j.role != metastore.RoleParent {
+	if changed && j.Role != metastore.RoleParent {
 		p.tally.changed.Add(1)
 	}
 	return nil
 }
 
+// within reports whether t lies so close to the reading at now that a later
+// edit could carry the same time stamp: clocks of file systems tick as
+// coarsely as 2 s (FAT).
+func within(t metastore.Time, now time.Time) bool {
+	d := t.Time().Sub(now)
+	return -2*time.Second <= d && d <= 2*time.Second
+}
+
 // gap records that an entry, or all below it, could not be read.
 func (p *packer) gap(ctx context.Context, j *job, cause error) error {
-	p.problem(Unreadable, j.where, cause)
+	p.problem(Unreadable, j.Where, cause)
 	f := j.file
 	f.Content = 0
 	if f.Type == 0 { // not even its type is known
-		f = blank(j.role)
+		f = blank(j.Role)
 	}
-	return p.run.Gap(ctx, j.path, f, errno(cause))
+	return p.run.Gap(ctx, j.Path, f, source.Errno(cause))
 }
 
 // blank stands for an entry of which nothing is known.
@@ -247,75 +209,20 @@ func blank(role metastore.Role) metastore.File {
 
 // content gives a regular file its content row, the group's if it has one.
 func (p *packer) content(ctx context.Context, j *job, chunks []metastore.ContentChunk) error {
-	if !j.hasContent() || j.twin != nil {
+	if !j.hasContent() || j.Twin != nil {
 		return nil
 	}
-	if j.shared {
-		j.file.Content = j.group.content
+	if j.Shared {
+		j.file.Content = j.Group.Content
 		return nil
 	}
-	id, err := p.run.Content(ctx, chunks, j.like)
+	id, err := p.run.Content(ctx, chunks, j.Like)
 	if err != nil {
-		return fmt.Errorf("record the content of %q: %w", j.where, err)
+		return fmt.Errorf("record the content of %q: %w", j.Where, err)
 	}
 	j.file.Content = id
-	if j.leads {
-		j.group.content = id
+	if j.Leads {
+		j.Group.Content = id
 	}
 	return nil
-}
-
-// compress is one compressor.
-func (w *writer) compress(ctx context.Context, in *frames) error {
-	c := blob.NewCompressor(w.Level)
-	var packed []byte
-	for {
-		f, err := receive(ctx, in.squeezed)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		// What comes out is a fraction of what could: not every frame on its
-		// way needs memory for the worst case.
-		if n := blob.Bound(len(f.plain)); cap(packed) < n {
-			packed = make([]byte, 0, n)
-		}
-		packed = c.Compress(packed, f.plain)
-		f.packed = append(w.buffers.get(len(packed)), packed...)
-		f.size = len(f.plain)
-		w.buffers.put(f.plain)
-		f.plain = nil
-		close(f.done)
-	}
-}
-
-// transit is the set of chunks on their way to the store, packed but not yet
-// recorded as stored. It is as large as the blobs in the making.
-type transit struct {
-	mu  sync.Mutex
-	ids map[int64]struct{}
-}
-
-// add reports whether id was not in the set yet.
-func (t *transit) add(id int64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.ids[id]; ok {
-		return false
-	}
-	if t.ids == nil {
-		t.ids = map[int64]struct{}{}
-	}
-	t.ids[id] = struct{}{}
-	return true
-}
-
-func (t *transit) remove(chunks []frameChunk) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, c := range chunks {
-		delete(t.ids, c.id)
-	}
 }

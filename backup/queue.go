@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -23,24 +24,10 @@ const (
 	pieceSize = 256 << 10
 )
 
-// job is one entry on its way from scan through read to pack, or, if dir is
-// nil, the word that all entries of one folder have been sent.
+// job is one item on its way from scan through read to pack.
 type job struct {
-	number int64  // position in walking order
-	dir    Dir    // holds the entry; retained for the job
-	entry  Entry  // Name "" if the entry is dir itself
-	parent int64  // path id of the folder it is in
-	path   int64  // path id, 0 if not known yet
-	where  string // the path as people read it
-	volume int64
-	role   metastore.Role
-	state  metastore.State
-	gap    error // why nothing below or in it could be read: record it as a gap
-	like   int64 // content of the version before, to compare with
-	isNew  bool  // no version of it is open
-	group  *linkGroup
-	leads  bool             // reads the content for its group
-	twin   *metastore.File  // another name of the same inode, recorded and unchanged
+	scan.Item
+	number int64            // position in walking order
 	moves  []metastore.Move // chunks to be read again and nothing else to be done
 
 	// set by read, complete when pieces is closed
@@ -49,11 +36,6 @@ type job struct {
 	err     error
 	partial error     // some of the metadata could not be read
 	started time.Time // when reading began
-	shared  bool      // content is that of the group
-
-	// of a folder's end
-	folder int64     // path id
-	mark   *[16]byte // nil if the next run must look closely at it
 }
 
 // piece is a chunk of content, or a hole.
@@ -65,16 +47,6 @@ type piece struct {
 	hole    bool
 	hash    remote.Hash
 	data    []byte // owned by the receiver; goes back with release
-}
-
-// linkGroup is what the hard links of one inode share during a run. The first
-// link met reads the content; the others wait for it.
-type linkGroup struct {
-	done    chan struct{}  // closed when the first link was read
-	ok      bool           // it was read well
-	stat    metastore.Stat // of what was read: who looks otherwise reads for itself
-	started time.Time      // when its reading began: what the others show is as old
-	content int64          // set by pack, which records in order
 }
 
 // queue carries jobs to the readers and, in the same order, to pack.
@@ -104,23 +76,26 @@ func newQueue(ctx context.Context) *queue {
 	return q
 }
 
-// put hands a job over; only scan calls it.
+// emit hands over what scan found.
+func (q *queue) emit(ctx context.Context, i scan.Item) error { return q.put(ctx, &job{Item: i}) }
+
+// put hands a job over; only who begins the pipeline calls it.
 func (q *queue) put(ctx context.Context, j *job) error {
 	q.last++
 	j.number = q.last
-	if j.dir == nil {
+	if j.Dir == nil {
 		return send(ctx, q.ordered, j)
 	}
-	j.dir.Retain()
+	j.Dir.Retain()
 	// Room for its pieces lets a small file's reader go on to the next; the
 	// bytes are bounded by take.
-	j.pieces = make(chan piece, min(8, 1+j.entry.Size/pieceSize))
+	j.pieces = make(chan piece, min(8, 1+j.Entry.Size/pieceSize))
 	err := send(ctx, q.ordered, j)
 	if err == nil {
 		err = send(ctx, q.reading, j)
 	}
 	if err != nil {
-		return errors.Join(err, j.dir.Close())
+		return errors.Join(err, j.Dir.Close())
 	}
 	return nil
 }
@@ -129,7 +104,7 @@ func (q *queue) put(ctx context.Context, j *job) error {
 func (q *queue) drain() error {
 	var all []error
 	for j := range q.reading {
-		all = append(all, j.dir.Close())
+		all = append(all, j.Dir.Close())
 	}
 	return errors.Join(all...)
 }

@@ -3,17 +3,13 @@ package backup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"syscall"
-	"time"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
-	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc" // registers the algorithm that Chunking names
 
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // attempts is how often a file that changes while it is read is read before
@@ -42,10 +38,10 @@ func (w *writer) read(ctx context.Context, q *queue) error {
 		} else {
 			j.err = r.entry(ctx, j)
 		}
-		if j.leads {
-			j.group.finish(j, j.err == nil)
+		if j.Leads {
+			j.lead(j.err == nil)
 		}
-		closeErr := j.dir.Close()
+		closeErr := j.Dir.Close()
 		close(j.pieces)
 		if err := errors.Join(ctx.Err(), closeErr); err != nil {
 			return err
@@ -63,9 +59,9 @@ type reader struct {
 
 // entry fills in j.file and sends j's content as pieces.
 func (r *reader) entry(ctx context.Context, j *job) error {
-	if j.entry.Err != nil {
-		j.file = metastore.File{Role: j.role}
-		return j.entry.Err
+	if j.Entry.Err != nil {
+		j.file = metastore.File{Role: j.Role}
+		return j.Entry.Err
 	}
 	for range attempts {
 		j.started = r.Now()
@@ -73,59 +69,59 @@ func (r *reader) entry(ctx context.Context, j *job) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return errVanished
 		}
-		if !errors.Is(err, ErrSwapped) || j.entry.Name == "" {
+		if !errors.Is(err, source.ErrSwapped) || j.Entry.Name == "" {
 			return err
 		}
 		// A new file was renamed over the one that was listed, as editors
 		// and log rotation do: look again.
-		again, err := j.dir.Entry(ctx, j.entry.Name)
+		again, err := j.Dir.Entry(ctx, j.Entry.Name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return errVanished
 		}
 		if err != nil {
 			return err
 		}
-		if again.Type != j.entry.Type || again.Dev != j.entry.Dev {
+		if again.Type != j.Entry.Type || again.Dev != j.Entry.Dev {
 			return errVanished // another kind of thing now: the next run's business
 		}
 		j.leave()
-		j.entry = again
+		j.Entry = again
 	}
 	return errVanished
 }
 
 func (r *reader) once(ctx context.Context, j *job) error {
-	e := j.entry
-	j.file = metastore.File{Stat: e.Stat, Role: j.role, State: j.state, Volume: j.volume}
-	if j.hasContent() && j.twin == nil && !j.shared {
+	e := j.Entry
+	j.file = metastore.File{Stat: e.Stat, Role: j.Role, State: j.State, Volume: j.Volume}
+	if j.hasContent() && j.Twin == nil && !j.Shared {
 		return r.regular(ctx, j)
 	}
-	meta, err := j.dir.Meta(ctx, e)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
+	meta, err := j.Dir.Meta(ctx, e)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, source.ErrSwapped) || ctx.Err() != nil {
 		return err
 	}
 	if err != nil && e.Type == metastore.Symlink && meta.Target == "" {
 		return err // the target is all there is to it
 	}
 	j.describe(meta, err)
-	if j.twin != nil {
-		j.file = *j.twin
-		j.file.Role, j.file.Xattrs = j.role, meta.Xattrs
+	if j.Twin != nil {
+		j.file = *j.Twin
+		j.file.Role, j.file.Xattrs = j.Role, meta.Xattrs
 		return nil
 	}
-	if j.shared {
+	if j.Shared {
 		select {
-		case <-j.group.done:
+		case <-j.Group.Done:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		// The inode may have been edited between the group's reading and this
 		// name's listing, either way round.
-		if j.group.ok && unchanged(e.Stat, j.group.stat) {
-			j.started = j.group.started
+		if j.Group.OK && source.Unchanged(e.Stat, j.Group.Stat) {
+			j.started = j.Group.Started
 			return nil
 		}
-		j.shared = false
+		j.Shared = false
 		return r.regular(ctx, j)
 	}
 	return nil
@@ -133,7 +129,7 @@ func (r *reader) once(ctx context.Context, j *job) error {
 
 // describe notes what there is beyond lstat. An attribute that cannot be read
 // must not cost the content.
-func (j *job) describe(meta Meta, partial error) {
+func (j *job) describe(meta source.Meta, partial error) {
 	j.file.User, j.file.Group = meta.User, meta.Group
 	j.file.Xattrs, j.file.Target, j.file.Flags = meta.Xattrs, meta.Target, meta.Flags
 	j.partial = partial
@@ -141,13 +137,13 @@ func (j *job) describe(meta Meta, partial error) {
 
 // regular reads a regular file, metadata and content, by one handle.
 func (r *reader) regular(ctx context.Context, j *job) error {
-	f, err := j.dir.Open(ctx, j.entry)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrSwapped) || ctx.Err() != nil {
+	f, err := j.Dir.Open(ctx, j.Entry)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, source.ErrSwapped) || ctx.Err() != nil {
 		return err
 	}
 	if err != nil {
 		// Its metadata may be had without reading it.
-		if meta, failed := j.dir.Meta(ctx, j.entry); failed == nil {
+		if meta, failed := j.Dir.Meta(ctx, j.Entry); failed == nil {
 			j.describe(meta, nil)
 		}
 		return err
@@ -158,7 +154,7 @@ func (r *reader) regular(ctx context.Context, j *job) error {
 
 // content reads f, its metadata included, until it holds still, at most
 // attempts times.
-func (r *reader) content(ctx context.Context, j *job, f File) error {
+func (r *reader) content(ctx context.Context, j *job, f source.File) error {
 	for n := range attempts {
 		j.started = r.Now()
 		before := f.Opened()
@@ -184,160 +180,30 @@ func (r *reader) content(ctx context.Context, j *job, f File) error {
 		}
 		j.file.Stat = after
 		j.file.Size = size
-		if unchanged(before, after) && size == after.Size {
+		if source.Unchanged(before, after) && size == after.Size {
 			return nil
 		}
 	}
 	return errChanging
 }
 
-// unchanged compares what tells one version of a file from the next.
-func unchanged(a, b metastore.Stat) bool {
-	return a.Type == b.Type && a.Size == b.Size && a.MTime == b.MTime && a.CTime == b.CTime && a.Inode == b.Inode
-}
-
-// extents sends the content of f up to size as pieces that tile it, and
-// returns how long it turned out to be.
-func (r *reader) extents(ctx context.Context, j *job, f File, size int64) (int64, error) {
-	var off int64
-	for off < size {
-		start, end, err := f.NextData(off)
-		if errors.Is(err, io.EOF) || (err == nil && start >= size) {
-			start, end, err = size, size, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		if start > off {
-			if err := send(ctx, j.pieces, piece{offset: off, length: start - off, hole: true}); err != nil {
-				return 0, err
-			}
-			off = start
-		}
-		end = min(end, size)
-		n, err := r.data(ctx, j, f, off, end)
-		if err != nil {
-			return 0, err
-		}
-		if off += n; off < end {
-			return off, nil // it shrank
-		}
-	}
-	return off, nil
-}
-
-// data cuts [off, end) of f into chunks and sends them.
-func (r *reader) data(ctx context.Context, j *job, f File, off, end int64) (int64, error) {
-	if end-off <= int64(r.Chunking.Min) {
-		return r.small(ctx, j, f, off, end)
-	}
-	src := io.NewSectionReader(f, off, end-off)
-	if err := r.startChunker(src); err != nil {
-		return 0, err
-	}
-	var done int64
-	for {
-		chunk, err := r.chunker.Next()
-		if err != nil && !errors.Is(err, io.EOF) {
-			return done, err
-		}
-		if len(chunk) > 0 {
-			n := int64(len(chunk))
-			if err := r.queue.take(ctx, j, n); err != nil {
-				return done, err
-			}
-			data := append(r.buffers.get(len(chunk)), chunk...)
-			if err := r.send(ctx, j, off+done, data); err != nil {
-				return done, err
-			}
-			done += n
-		}
-		if err != nil {
-			return done, nil
-		}
-	}
-}
-
-// small reads what is one chunk by its size alone.
-func (r *reader) small(ctx context.Context, j *job, f File, off, end int64) (int64, error) {
-	n := end - off
-	if err := r.queue.take(ctx, j, n); err != nil {
-		return 0, err
-	}
-	data := r.buffers.get(int(n))[:n]
-	got, err := f.ReadAt(data, off)
-	if err != nil && !errors.Is(err, io.EOF) {
-		r.queue.give(n)
-		r.buffers.put(data)
-		return 0, err
-	}
-	r.queue.give(n - int64(got))
-	if got == 0 {
-		r.buffers.put(data)
-		return 0, nil
-	}
-	return int64(got), r.send(ctx, j, off, data[:got])
-}
-
-// send hashes a chunk and passes it on.
-func (r *reader) send(ctx context.Context, j *job, off int64, data []byte) error {
-	const often = 16 << 20 // large files, too, should be seen to get on
-	n := int64(len(data))
-	if total := r.tally.read.Add(n); total/often != (total-n)/often {
-		r.progress("")
-	}
-	return send(ctx, j.pieces, piece{offset: off, length: int64(len(data)), hash: remote.Sum(data), data: data})
-}
-
-func (r *reader) startChunker(src io.Reader) error {
-	if r.chunker != nil {
-		r.chunker.Reset(src)
-		return nil
-	}
-	c := r.Chunking
-	r.window = make([]byte, c.Max+c.Avg) // it refills an average chunk at a time
-	var err error
-	r.chunker, err = chunkers.NewChunkerBuffer(c.Algorithm, src, &chunkers.ChunkerOpts{
-		MinSize: c.Min, NormalSize: c.Avg, MaxSize: c.Max, Key: c.Secret,
-	}, r.window)
-	if err != nil {
-		return fmt.Errorf("chunker %q (%d/%d/%d bytes): %w", c.Algorithm, c.Min, c.Avg, c.Max, err)
-	}
-	return nil
-}
-
-// within reports whether t lies so close to the reading at now that a later
-// edit could carry the same time stamp: clocks of file systems tick as
-// coarsely as 2 s (FAT).
-func within(t metastore.Time, now time.Time) bool {
-	d := t.Time().Sub(now)
-	return -2*time.Second <= d && d <= 2*time.Second
-}
-
-// finish tells the other links of a group what its leader has read.
-func (g *linkGroup) finish(leader *job, ok bool) {
-	g.started, g.stat, g.ok = leader.started, leader.file.Stat, ok
-	close(g.done)
+// lead tells the other links of the job's group what it has read.
+func (j *job) lead(ok bool) {
+	g := j.Group
+	g.Started, g.Stat, g.OK = j.started, j.file.Stat, ok
+	close(g.Done)
 }
 
 // leave makes j a file of its own: its name leads to another inode now.
 func (j *job) leave() {
-	if j.leads {
-		j.group.finish(j, false)
+	if j.Leads {
+		j.lead(false)
 	}
-	j.leads, j.shared, j.twin = false, false, nil
+	j.Leads, j.Shared, j.Twin = false, false, nil
 }
 
 // hasContent reports whether the entry's content belongs to the snapshot. What
 // lies behind a boundary that the rules draw is an empty place.
 func (j *job) hasContent() bool {
-	return j.entry.Type == metastore.Regular && j.gap == nil && j.state == metastore.StateComplete
-}
-
-// errno is the system's reason for err, EIO if it gives none.
-func errno(err error) int {
-	if n := syscall.Errno(0); errors.As(err, &n) {
-		return int(n)
-	}
-	return int(syscall.EIO)
+	return j.Entry.Type == metastore.Regular && j.Gap == nil && j.State == metastore.StateComplete
 }

@@ -1,13 +1,15 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -144,89 +146,121 @@ func (w *writer) compareManifest(ctx context.Context, last remote.Seq, hash remo
 	return nil
 }
 
-// intent is a commit decided on: these bytes and no others become the
-// snapshot.
-type intent struct {
-	seq                 remote.Seq
-	manifest, signature []byte
-}
+const (
+	// tombstones is how many are read at once; they are small.
+	tombstones = 16
+	// learnAtOnce is how many purged snapshots a run learns of; the next run
+	// goes on.
+	learnAtOnce = 4096
+	// gapsNamed is how many snapshots a message names.
+	gapsNamed = 8
+)
 
-// publish puts the signature and then the manifest. The manifest's arrival is
-// the commit; only then does the index count the run.
-func (w *writer) publish(ctx context.Context) error {
-	key := remote.ManifestKey(w.Writer, w.intent.seq)
-	if err := w.putOnce(ctx, remote.SignatureKey(key), w.intent.signature); err != nil {
+// learnPurged compares the snapshots that the index keeps with a listing of
+// the manifests. One that is gone was purged if a tombstone says so, which
+// somebody signed who may; the index forgets it then. One that is gone without
+// is told, and kept.
+func (w *writer) learnPurged(ctx context.Context, manifests map[remote.Seq]bool) error {
+	runs, err := w.Index.Runs(ctx)
+	if err != nil {
+		return fmt.Errorf("read the index: %w", err)
+	}
+	var gone []metastore.RunRef
+	for _, r := range runs {
+		if !manifests[remote.Seq(r.Seq)] && len(gone) < learnAtOnce {
+			gone = append(gone, r)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	purged, unexplained, err := w.explain(ctx, gone)
+	if errors.Is(err, remote.ErrDenied) {
+		w.unverified("read its tombstones")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for tombstones of snapshots that are gone: %w", err)
+	}
+	if len(unexplained) > 0 {
+		names := unexplained[:min(len(unexplained), gapsNamed)]
+		w.problem(Notice, "", fmt.Errorf("%d snapshots are gone from the store, and no valid tombstone says that they were purged: %s; "+
+			"nothing of this writer can be pruned until \"vaultik snapshot purge --missing SEQ\" says that they are gone for good",
+			len(unexplained), strings.Join(names, ", ")))
+	}
+	closed, err := w.Index.Forget(ctx, purged)
+	if err != nil {
 		return err
 	}
-	if err := w.putOnce(ctx, key, w.intent.manifest); err != nil {
-		return err
-	}
-	// The snapshot exists now; being told to stop must not leave the index
-	// behind the store, though it could catch up.
-	if err := w.Index.Confirm(context.WithoutCancel(ctx), int64(w.intent.seq)); err != nil {
-		return fmt.Errorf("the snapshot is in the store, but the index could not be told: %w", err)
-	}
+	w.result.Forgotten, w.result.Closed = len(purged), closed
 	return nil
 }
 
-// putOnce puts an object whose key decides between two runs with one seq. If
-// it is there already with the same bytes, an earlier try's answer was lost.
-func (w *writer) putOnce(ctx context.Context, key string, body []byte) error {
-	err := w.Store.Put(ctx, key, body)
-	if err == nil {
-		return nil
+// explain sorts snapshots whose manifests were not listed by whether they were
+// purged. Those that are there all the same are in neither.
+func (w *writer) explain(ctx context.Context, gone []metastore.RunRef) (purged []int64, unexplained []string, err error) {
+	signers, err := remote.LoadSigners(ctx, w.Store, w.Root, w.Writer)
+	if err != nil {
+		return nil, nil, err
 	}
-	if !errors.Is(err, remote.ErrExists) {
-		return fmt.Errorf("put %s: %w", key, err)
+	why := make([]error, len(gone))
+	there := make([]bool, len(gone))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(tombstones)
+	for i, r := range gone {
+		g.Go(func() (err error) {
+			if why[i], err = w.tombstone(ctx, signers, r); err != nil || why[i] == nil {
+				return err
+			}
+			// A listing may lag behind.
+			_, err = w.Store.Stat(ctx, remote.ManifestKey(w.Writer, remote.Seq(r.Seq)))
+			there[i] = err == nil
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+			return err
+		})
 	}
-	there, err := get(ctx, w.Store, key, int64(len(body))+1)
-	switch {
-	case errors.Is(err, remote.ErrDenied):
-		// May write but not look: with the intent on file, this is ours
-		// unless the index was cloned, which a reader's check of the chain
-		// brings to light.
-		w.unverified("read its objects")
-		return nil
-	case err != nil:
-		return fmt.Errorf("compare %s with what is there: %w", key, err)
-	case !bytes.Equal(there, body):
-		return fmt.Errorf("%w: %s is there with other content; %s", ErrCloned, key, newWriter)
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
 	}
-	return nil
+	for i, r := range gone {
+		switch {
+		case why[i] == nil:
+			purged = append(purged, r.Seq)
+		case !there[i]:
+			unexplained = append(unexplained, fmt.Sprintf("%s (run %d)%s", r.Snapshot, r.Seq, because(why[i])))
+		}
+	}
+	return purged, unexplained, nil
 }
 
-// unverified notes, once, that credentials which may only write left the run
-// without the comparisons that follow an upload.
-func (w *writer) unverified(what string) {
-	if w.result.Unverified {
-		return
+// because is what is wrong with a tombstone; that there is none goes without
+// saying.
+func because(why error) string {
+	if errors.Is(why, fs.ErrNotExist) {
+		return ""
 	}
-	w.result.Unverified = true
-	w.problem(Notice, "", fmt.Errorf("the store's credentials do not let this writer %s: "+
-		"a blob that goes missing is not noticed here", what))
+	return ": " + why.Error()
 }
 
-// get reads an object of at most limit bytes.
-func get(ctx context.Context, s remote.Store, key string, limit int64) ([]byte, error) {
-	r, err := s.Get(ctx, key, 0, -1)
+// tombstone reads the tombstone of a run. why is nil if it says that exactly
+// this run was purged, by somebody who may; err is the store's.
+func (w *writer) tombstone(ctx context.Context, signers remote.Signers, r metastore.RunRef) (why, err error) {
+	object, err := get(ctx, w.Store, remote.TombstoneKey(w.Writer, remote.Seq(r.Seq)), remote.MaxTombstone+1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return err, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(r, limit))
-	return body, errors.Join(err, r.Close())
-}
-
-// exists reports whether an object of that size is there.
-func (w *writer) exists(ctx context.Context, key string, size int64) (bool, error) {
-	info, err := w.Store.Stat(ctx, key)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
-	case errors.Is(err, remote.ErrDenied):
-		w.unverified("look at its objects")
-		return true, nil
-	case err != nil:
-		return false, err
+	t, err := remote.DecodeTombstone(object)
+	if err != nil {
+		return err, nil
 	}
-	return info.Size == size, nil
+	if t.Seq != remote.Seq(r.Seq) || t.Manifest != r.Manifest {
+		return errors.New("its tombstone is another snapshot's"), nil
+	}
+	_, err = t.Verify(signers)
+	return err, nil
 }

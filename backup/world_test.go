@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -250,3 +251,16 @@ func with(tree map[string]string, changes map[string]string) map[string]string {
 }
 
 var errInjected = errors.New("injected")
+
+// noise makes content that does not compress.
+type noise struct{ *rand.Rand }
+
+func newNoise(seed uint64) noise { return noise{rand.New(rand.NewPCG(seed, 0))} }
+
+func (n noise) text(length int) string {
+	b := make([]byte, length)
+	for i := range b {
+		b[i] = byte(n.Uint32())
+	}
+	return string(b)
+}

@@ -31,6 +31,22 @@ func (t *Tree) Blob(ctx context.Context, id int64) (metastore.BlobInfo, error) {
 	return t.view.Blob(ctx, id)
 }
 
+// Blobs, Chunks and ContentPieces go through all that a snapshot's dump says
+// about content; see metastore.View.
+func (t *Tree) Blobs(ctx context.Context, each func(id int64, b metastore.BlobInfo) error) error {
+	return t.view.Blobs(ctx, each)
+}
+
+// Chunks is described at Blobs.
+func (t *Tree) Chunks(ctx context.Context, each func(*metastore.StoredChunk) error) error {
+	return t.view.Chunks(ctx, each)
+}
+
+// ContentPieces is described at Blobs.
+func (t *Tree) ContentPieces(ctx context.Context, each func(metastore.ContentPiece) error) error {
+	return t.view.ContentPieces(ctx, each)
+}
+
 // Download is a blob, or the parts of it that are needed, in memory: for a
 // reader that knows beforehand what it needs, and has no use for Chunks and its
 // cache. It is safe for concurrent use.

@@ -100,6 +100,12 @@ func NewCatalog(o CatalogOptions) (*Catalog, error) {
 	return c, nil
 }
 
+// Store is what the catalog reads from.
+func (c *Catalog) Store() remote.Store { return c.o.Store }
+
+// Identities are what it decrypts with.
+func (c *Catalog) Identities() []age.Identity { return c.o.Identities }
+
 // Close closes all trees, also those still in use, and ends their fetches.
 func (c *Catalog) Close() error {
 	return errors.Join(c.open.close(), c.chunks.Close())

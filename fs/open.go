@@ -54,6 +54,20 @@ func (c *Catalog) OpenSnapshot(ctx context.Context, s Snapshot) (*Tree, error) {
 	})
 }
 
+// HasView reports whether the view of a snapshot is in the cache folder or open,
+// so that Open will not look at the snapshot's dump.
+func (c *Catalog) HasView(s Snapshot) bool {
+	if c.open.has(s.Hash) {
+		return true
+	}
+	_, err := os.Stat(c.viewPath(s))
+	return err == nil
+}
+
+func (c *Catalog) viewPath(s Snapshot) string {
+	return filepath.Join(c.views, s.Hash.String()+".db")
+}
+
 // view opens the cached view of a snapshot, or builds it anew if there is none
 // or it is damaged.
 func (c *Catalog) view(ctx context.Context, s Snapshot) (*metastore.View, error) {

@@ -74,6 +74,9 @@ func NewTree(v *metastore.View, c *Chunks) *Tree {
 // Close gives the tree back. It must not be used afterwards.
 func (t *Tree) Close() error { return t.release() }
 
+// View is what the tree is made from. Closing the tree closes it.
+func (t *Tree) View() *metastore.View { return t.view }
+
 // Snapshot describes the snapshot.
 func (t *Tree) Snapshot() metastore.Snapshot { return t.view.Snapshot() }
 

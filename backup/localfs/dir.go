@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -92,13 +92,13 @@ func (d *dir) Names(ctx context.Context) ([]string, error) {
 }
 
 // Entries examines names.
-func (d *dir) Entries(ctx context.Context, names []string) ([]backup.Entry, error) {
+func (d *dir) Entries(ctx context.Context, names []string) ([]source.Entry, error) {
 	fd, err := d.use()
 	if err != nil {
 		return nil, err
 	}
 	defer d.done()
-	entries := make([]backup.Entry, 0, len(names))
+	entries := make([]source.Entry, 0, len(names))
 	for i, name := range names {
 		if i%256 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -114,17 +114,17 @@ func (d *dir) Entries(ctx context.Context, names []string) ([]backup.Entry, erro
 }
 
 // Entry examines one name.
-func (d *dir) Entry(ctx context.Context, name string) (backup.Entry, error) {
+func (d *dir) Entry(ctx context.Context, name string) (source.Entry, error) {
 	fd, err := d.enter(ctx, name)
 	if err != nil {
-		return backup.Entry{}, err
+		return source.Entry{}, err
 	}
 	defer d.done()
 	return examine(fd, name)
 }
 
 // OpenDir opens a directory in this one.
-func (d *dir) OpenDir(ctx context.Context, e backup.Entry) (backup.Dir, error) {
+func (d *dir) OpenDir(ctx context.Context, e source.Entry) (source.Dir, error) {
 	if e.Type != metastore.Directory {
 		return nil, fmt.Errorf("open: %w", unix.ENOTDIR)
 	}
@@ -141,7 +141,7 @@ func (d *dir) OpenDir(ctx context.Context, e backup.Entry) (backup.Dir, error) {
 }
 
 // Open opens a regular file for reading.
-func (d *dir) Open(ctx context.Context, e backup.Entry) (backup.File, error) {
+func (d *dir) Open(ctx context.Context, e source.Entry) (source.File, error) {
 	if e.Type != metastore.Regular {
 		return nil, fmt.Errorf("open: not a regular file: %w", unix.EINVAL)
 	}
@@ -166,7 +166,7 @@ func (d *dir) enter(ctx context.Context, name string) (fd int, err error) {
 
 // handle opens an O_PATH handle of an entry and makes sure that it is the
 // inode that was listed.
-func handle(dirfd int, e backup.Entry) (int, error) {
+func handle(dirfd int, e source.Entry) (int, error) {
 	fd, err := openat(dirfd, e.Name, unix.O_PATH)
 	if err != nil {
 		return -1, fmt.Errorf("open: %w", err)
@@ -180,10 +180,10 @@ func handle(dirfd int, e backup.Entry) (int, error) {
 
 // same checks that fd is the inode that e describes, and returns what it is
 // like now.
-func same(fd int, e backup.Entry) (st metastore.Stat, space int64, err error) {
+func same(fd int, e source.Entry) (st metastore.Stat, space int64, err error) {
 	now, space, err := examineSpace(fd, "")
 	if err == nil && (now.Type != e.Type || now.Inode != e.Inode || now.Dev != e.Dev) {
-		err = fmt.Errorf("open: %w", backup.ErrSwapped)
+		err = fmt.Errorf("open: %w", source.ErrSwapped)
 	}
 	return now.Stat, space, err
 }

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -38,7 +38,7 @@ const adviseAbove = 128 << 10
 // O_NOCTTY see to FIFOs and terminals, and whoever can put a device with effects
 // of its own there is root. What does not turn out to be the listed inode is
 // closed unread, and what cannot be opened so goes the slow way, which knows why.
-func (s *Source) openFile(dirfd int, e backup.Entry) (*file, error) {
+func (s *Source) openFile(dirfd int, e source.Entry) (*file, error) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
 	fd, err := openat(dirfd, e.Name, flags|unix.O_NOATIME)
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 )
 
-func openOne(t testing.TB, dir, name string) backup.File {
+func openOne(t testing.TB, dir, name string) source.File {
 	t.Helper()
 	d := openDir(t, dir)
 	f, err := d.Open(t.Context(), entry(t, d, name))
@@ -27,7 +27,7 @@ func openOne(t testing.TB, dir, name string) backup.File {
 
 type span struct{ Start, End int64 }
 
-func dataOf(t testing.TB, f backup.File) []span {
+func dataOf(t testing.TB, f source.File) []span {
 	t.Helper()
 	var all []span
 	for off := int64(0); ; {

@@ -1,4 +1,4 @@
-// Package localfs is the backup.Source of real Linux file systems.
+// Package localfs is the source.FS of real Linux file systems.
 //
 // Whatever changes in the tree meanwhile, and whoever changes it, it never
 // reads anything outside the directory that a handle stands for, never waits
@@ -32,7 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 )
 
 // Source reads the file systems of this machine. It is safe for concurrent
@@ -42,7 +42,7 @@ type Source struct {
 	buffers       sync.Pool // of *[listBuffer]byte
 }
 
-var _ backup.Source = (*Source)(nil)
+var _ source.FS = (*Source)(nil)
 
 // New returns a Source, or an error if /proc is not there.
 func New() (*Source, error) {
@@ -60,18 +60,18 @@ func New() (*Source, error) {
 }
 
 // Root opens "/".
-func (s *Source) Root(ctx context.Context) (backup.Entry, backup.Dir, error) {
+func (s *Source) Root(ctx context.Context) (source.Entry, source.Dir, error) {
 	if err := ctx.Err(); err != nil {
-		return backup.Entry{}, nil, err
+		return source.Entry{}, nil, err
 	}
 	fd, err := openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return backup.Entry{}, nil, fmt.Errorf("open: %w", err)
+		return source.Entry{}, nil, fmt.Errorf("open: %w", err)
 	}
 	e, err := examine(fd, "")
 	if err != nil {
 		unix.Close(fd)
-		return backup.Entry{}, nil, err
+		return source.Entry{}, nil, err
 	}
 	return e, newDir(s, fd), nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -47,7 +47,7 @@ func must(t testing.TB, err error) {
 }
 
 // openDir goes from / to a folder, one component at a time.
-func openDir(t testing.TB, path string) backup.Dir {
+func openDir(t testing.TB, path string) source.Dir {
 	t.Helper()
 	_, d, err := newSource(t).Root(t.Context())
 	must(t, err)
@@ -66,7 +66,7 @@ func openDir(t testing.TB, path string) backup.Dir {
 	return d
 }
 
-func entriesOf(ctx context.Context, d backup.Dir) ([]backup.Entry, error) {
+func entriesOf(ctx context.Context, d source.Dir) ([]source.Entry, error) {
 	names, err := d.Names(ctx)
 	if err != nil {
 		return nil, err
@@ -74,14 +74,14 @@ func entriesOf(ctx context.Context, d backup.Dir) ([]backup.Entry, error) {
 	return d.Entries(ctx, names)
 }
 
-func list(t testing.TB, d backup.Dir) []backup.Entry {
+func list(t testing.TB, d source.Dir) []source.Entry {
 	t.Helper()
 	entries, err := entriesOf(t.Context(), d)
 	must(t, err)
 	return entries
 }
 
-func entry(t testing.TB, d backup.Dir, name string) backup.Entry {
+func entry(t testing.TB, d source.Dir, name string) source.Entry {
 	t.Helper()
 	e, err := d.Entry(t.Context(), name)
 	must(t, err)
@@ -89,7 +89,7 @@ func entry(t testing.TB, d backup.Dir, name string) backup.Entry {
 }
 
 // lstat is what the system's other call says about a file.
-func lstat(t testing.TB, path string) backup.Entry {
+func lstat(t testing.TB, path string) source.Entry {
 	t.Helper()
 	var st unix.Stat_t
 	must(t, unix.Lstat(path, &st))
@@ -97,7 +97,7 @@ func lstat(t testing.TB, path string) backup.Entry {
 		unix.S_IFREG: metastore.Regular, unix.S_IFDIR: metastore.Directory, unix.S_IFLNK: metastore.Symlink,
 		unix.S_IFIFO: metastore.FIFO, unix.S_IFSOCK: metastore.Socket, unix.S_IFCHR: metastore.CharDev, unix.S_IFBLK: metastore.BlockDev,
 	}
-	e := backup.Entry{Name: filepath.Base(path), Dev: uint64(st.Dev), Stat: metastore.Stat{
+	e := source.Entry{Name: filepath.Base(path), Dev: uint64(st.Dev), Stat: metastore.Stat{
 		Type: types[st.Mode&unix.S_IFMT], Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
 		MTime: metastore.Time{Sec: st.Mtim.Sec, Nsec: int32(st.Mtim.Nsec)},
 		CTime: metastore.Time{Sec: st.Ctim.Sec, Nsec: int32(st.Ctim.Nsec)},
@@ -139,7 +139,7 @@ func TestEntriesTellWhatLstatTells(t *testing.T) {
 	d := openDir(t, dir)
 	names, err := os.ReadDir(dir)
 	must(t, err)
-	var want []backup.Entry
+	var want []source.Entry
 	for _, n := range names {
 		want = append(want, lstat(t, filepath.Join(dir, n.Name())))
 	}
@@ -205,7 +205,7 @@ func TestNamesAreBytes(t *testing.T) {
 	}
 }
 
-func readAll(t testing.TB, d backup.Dir, e backup.Entry) []byte {
+func readAll(t testing.TB, d source.Dir, e source.Entry) []byte {
 	t.Helper()
 	f, err := d.Open(t.Context(), e)
 	must(t, err)
@@ -303,7 +303,7 @@ func second[T any](_ T, err error) error { return err }
 func TestNamesThatLeadElsewhereAreRefused(t *testing.T) {
 	d := openDir(t, tempDir(t))
 	for _, name := range []string{"", ".", "..", "/", "/etc", "a/b", "../x", "a\x00b"} {
-		e := backup.Entry{Name: name, Stat: metastore.Stat{Type: metastore.Directory}}
+		e := source.Entry{Name: name, Stat: metastore.Stat{Type: metastore.Directory}}
 		errs := []error{second(d.Entry(t.Context(), name)), second(d.OpenDir(t.Context(), e))}
 		e.Type = metastore.Regular
 		errs = append(errs, second(d.Open(t.Context(), e)))
@@ -346,7 +346,7 @@ func TestHandlesLiveUntilTheLastClose(t *testing.T) {
 		"Entries": second(entriesOf(t.Context(), d)),
 		"Entry":   second(d.Entry(t.Context(), "file")),
 		"Open":    second(d.Open(t.Context(), file)),
-		"Meta":    second(d.Meta(t.Context(), backup.Entry{})),
+		"Meta":    second(d.Meta(t.Context(), source.Entry{})),
 		"Close":   d.Close(),
 	} {
 		if !errors.Is(err, fs.ErrClosed) {
@@ -490,7 +490,7 @@ func TestPermissionsAreErrorsOfTheirEntries(t *testing.T) {
 	must(t, os.Chmod(searchOnly, 0o111))
 	must(t, os.Chmod(listOnly, 0o444))
 	must(t, os.Chmod(nothing, 0))
-	dirs := map[string]backup.Dir{}
+	dirs := map[string]source.Dir{}
 	top := openDir(t, dir)
 	asNobody(t, func() {
 		ctx := t.Context()
@@ -501,7 +501,7 @@ func TestPermissionsAreErrorsOfTheirEntries(t *testing.T) {
 				continue
 			}
 			defer d.Close()
-			if m, err := d.Meta(ctx, backup.Entry{Stat: e.Stat, Dev: e.Dev}); err != nil || m.User == "" && e.UID == 0 {
+			if m, err := d.Meta(ctx, source.Entry{Stat: e.Stat, Dev: e.Dev}); err != nil || m.User == "" && e.UID == 0 {
 				t.Errorf("metadata of the folder %q: %+v, %v", e.Name, m, err)
 			}
 			dirs[e.Name] = d

@@ -14,16 +14,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // Meta reads what lstat does not tell. If only some of it can be read, it is
 // returned along with the error.
-func (d *dir) Meta(ctx context.Context, e backup.Entry) (backup.Meta, error) {
+func (d *dir) Meta(ctx context.Context, e source.Entry) (source.Meta, error) {
 	fd, done, err := d.inode(ctx, e)
 	if err != nil {
-		return backup.Meta{}, err
+		return source.Meta{}, err
 	}
 	defer done()
 	m := d.source.owner(e.Stat)
@@ -48,9 +48,9 @@ func (d *dir) Meta(ctx context.Context, e backup.Entry) (backup.Meta, error) {
 }
 
 // Meta reads what lstat does not tell of an open file.
-func (f *file) Meta(context.Context) (backup.Meta, error) {
+func (f *file) Meta(context.Context) (source.Meta, error) {
 	if f.fd < 0 {
-		return backup.Meta{}, fmt.Errorf("read metadata: %w", fs.ErrClosed)
+		return source.Meta{}, fmt.Errorf("read metadata: %w", fs.ErrClosed)
 	}
 	m := f.source.owner(f.stat)
 	var err error
@@ -62,13 +62,13 @@ func (f *file) Meta(context.Context) (backup.Meta, error) {
 }
 
 // owner looks up the names of a file's owner and group.
-func (s *Source) owner(st metastore.Stat) backup.Meta {
-	return backup.Meta{User: s.users.of(st.UID), Group: s.groups.of(st.GID)}
+func (s *Source) owner(st metastore.Stat) source.Meta {
+	return source.Meta{User: s.users.of(st.UID), Group: s.groups.of(st.GID)}
 }
 
 // inode gives an O_PATH handle of an entry, or of the directory itself if the
 // entry has no name.
-func (d *dir) inode(ctx context.Context, e backup.Entry) (fd int, done func(), err error) {
+func (d *dir) inode(ctx context.Context, e source.Entry) (fd int, done func(), err error) {
 	if e.Name == "" {
 		if fd, err = d.use(); err != nil {
 			return -1, nil, err

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -39,7 +39,7 @@ func mountTmpfs(t testing.TB, dir string) {
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 }
 
-func meta(t testing.TB, d backup.Dir, name string) backup.Meta {
+func meta(t testing.TB, d source.Dir, name string) source.Meta {
 	t.Helper()
 	m, err := d.Meta(t.Context(), entry(t, d, name))
 	must(t, err)
@@ -245,7 +245,7 @@ func TestMetaOfTheDirectoryItself(t *testing.T) {
 		t.Error(diff)
 	}
 	e.Inode++
-	if _, err := d.Meta(t.Context(), e); !errors.Is(err, backup.ErrSwapped) {
+	if _, err := d.Meta(t.Context(), e); !errors.Is(err, source.ErrSwapped) {
 		t.Errorf("metadata of another directory: %v", err)
 	}
 }

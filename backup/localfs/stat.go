@@ -5,18 +5,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // examine looks at a name in a directory, or with "" at the handle itself.
-func examine(fd int, name string) (backup.Entry, error) {
+func examine(fd int, name string) (source.Entry, error) {
 	e, _, err := examineSpace(fd, name)
 	return e, err
 }
 
 // examineSpace is examine and how many bytes the file system holds for it.
-func examineSpace(fd int, name string) (e backup.Entry, space int64, err error) {
+func examineSpace(fd int, name string) (e source.Entry, space int64, err error) {
 	var x unix.Statx_t
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if name == "" {
@@ -26,14 +26,14 @@ func examineSpace(fd int, name string) (e backup.Entry, space int64, err error) 
 		return struct{}{}, unix.Statx(fd, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x)
 	})
 	if err != nil {
-		return backup.Entry{}, 0, fmt.Errorf("examine: %w", err)
+		return source.Entry{}, 0, fmt.Errorf("examine: %w", err)
 	}
 	st, err := stat(&x)
 	if err != nil {
-		return backup.Entry{}, 0, err
+		return source.Entry{}, 0, err
 	}
 	const block = 512 // whatever the file system's own is
-	return backup.Entry{Name: name, Stat: st, Dev: unix.Mkdev(x.Dev_major, x.Dev_minor)}, int64(x.Blocks) * block, nil
+	return source.Entry{Name: name, Stat: st, Dev: unix.Mkdev(x.Dev_major, x.Dev_minor)}, int64(x.Blocks) * block, nil
 }
 
 func stat(x *unix.Statx_t) (metastore.Stat, error) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -56,7 +56,7 @@ func TestEntriesSwappedAfterListingAreNotFollowed(t *testing.T) {
 					errs["OpenDir"] = second(d.OpenDir(t.Context(), e))
 				}
 				for what, err := range errs {
-					if !errors.Is(err, backup.ErrSwapped) {
+					if !errors.Is(err, source.ErrSwapped) {
 						t.Errorf("%s: %v", what, err)
 					}
 				}
@@ -104,7 +104,7 @@ func TestNoRaceLeadsOutside(t *testing.T) {
 	})
 	var opened, swapped, metas int
 	expected := func(err error) bool {
-		if errors.Is(err, backup.ErrSwapped) {
+		if errors.Is(err, source.ErrSwapped) {
 			swapped++
 			return true
 		}

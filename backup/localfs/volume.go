@@ -12,43 +12,43 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 )
 
 // Volume describes the mounted volume on which path was met. It asks at path
 // itself and not at the mount point, because every subvolume of btrfs counts
 // its own inodes and has its own file system id. ErrSwapped if path is on
 // another device by now.
-func (s *Source) Volume(ctx context.Context, dev uint64, path string) (backup.Volume, error) {
+func (s *Source) Volume(ctx context.Context, dev uint64, path string) (source.Volume, error) {
 	fd, err := descend(ctx, path)
 	if err != nil {
-		return backup.Volume{}, err
+		return source.Volume{}, err
 	}
 	defer unix.Close(fd)
 	e, err := examine(fd, "")
 	if err != nil {
-		return backup.Volume{}, err
+		return source.Volume{}, err
 	}
 	if e.Dev != dev {
-		return backup.Volume{}, fmt.Errorf("open: %w", backup.ErrSwapped)
+		return source.Volume{}, fmt.Errorf("open: %w", source.ErrSwapped)
 	}
 	var st unix.Statfs_t
 	if _, err := retry(func() (struct{}, error) { return struct{}{}, unix.Fstatfs(fd, &st) }); err != nil {
-		return backup.Volume{}, fmt.Errorf("examine the file system: %w", err)
+		return source.Volume{}, fmt.Errorf("examine the file system: %w", err)
 	}
-	v := backup.Volume{FSType: fmt.Sprintf("%#x", uint64(st.Type)), FSID: fsid(st.Fsid), Root: path}
+	v := source.Volume{FSType: fmt.Sprintf("%#x", uint64(st.Type)), FSID: fsid(st.Fsid), Root: path}
 	id, err := mountID(fd)
 	if err != nil {
-		return backup.Volume{}, err
+		return source.Volume{}, err
 	}
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return backup.Volume{}, fmt.Errorf("list mounts: %w", err)
+		return source.Volume{}, fmt.Errorf("list mounts: %w", err)
 	}
 	defer mounts.Close()
 	m, ok, err := findMount(mounts, id)
 	if err != nil {
-		return backup.Volume{}, fmt.Errorf("list mounts: %w", err)
+		return source.Volume{}, fmt.Errorf("list mounts: %w", err)
 	}
 	if ok { // else it is mounted where this process cannot see it
 		v.FSType, v.Root = m.fstype, m.point

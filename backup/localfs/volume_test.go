@@ -11,10 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 )
 
-func volume(t testing.TB, path string) backup.Volume {
+func volume(t testing.TB, path string) source.Volume {
 	t.Helper()
 	v, err := newSource(t).Volume(t.Context(), lstat(t, path).Dev, path)
 	must(t, err)
@@ -34,7 +34,7 @@ func TestTwoDisksWithEqualInodeNumbersAreTwoVolumes(t *testing.T) {
 	dir := tempDir(t)
 	var inodes []uint64
 	var devs []uint64
-	var volumes []backup.Volume
+	var volumes []source.Volume
 	for i, name := range []string{"one disk", "tab\tand \\040"} {
 		image, point := fmt.Sprintf("%s/image%d", dir, i), dir+"/"+name
 		must(t, os.WriteFile(image, nil, 0o600))
@@ -87,10 +87,10 @@ func TestSomethingMountedAfterListingIsSwapped(t *testing.T) {
 	if now := entry(t, d, "x"); now.Inode != e.Inode || now.Dev == e.Dev {
 		t.Fatalf("%+v became %+v", e, now)
 	}
-	if _, err := d.OpenDir(t.Context(), e); !errors.Is(err, backup.ErrSwapped) {
+	if _, err := d.OpenDir(t.Context(), e); !errors.Is(err, source.ErrSwapped) {
 		t.Errorf("open: %v", err)
 	}
-	if _, err := newSource(t).Volume(t.Context(), e.Dev, dir+"/x"); !errors.Is(err, backup.ErrSwapped) {
+	if _, err := newSource(t).Volume(t.Context(), e.Dev, dir+"/x"); !errors.Is(err, source.ErrSwapped) {
 		t.Errorf("volume: %v", err)
 	}
 	if v := volume(t, dir+"/x"); v.FSType != "tmpfs" || v.Root != dir+"/x" {
@@ -102,7 +102,7 @@ func TestVolumeFollowsNoLink(t *testing.T) {
 	dir := tempDir(t)
 	must(t, os.Symlink("/proc", dir+"/link"))
 	proc := lstat(t, "/proc").Dev
-	for path, want := range map[string]error{dir + "/link": backup.ErrSwapped, dir + "/link/sys": unix.ENOTDIR, dir + "/missing": unix.ENOENT} {
+	for path, want := range map[string]error{dir + "/link": source.ErrSwapped, dir + "/link/sys": unix.ENOTDIR, dir + "/missing": unix.ENOENT} {
 		if _, err := newSource(t).Volume(t.Context(), proc, path); !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", path, err, want)
 		}

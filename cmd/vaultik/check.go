@@ -8,8 +8,9 @@ import (
 	"os"
 	"syscall"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
+	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
@@ -55,8 +56,8 @@ func leftOut(ctx context.Context, disk *localfs.Source, always []string, path st
 	if err != nil {
 		return ""
 	}
-	m, err := backup.Compile(backup.Rules{}, []string{path})
-	if err != nil || m.Boundary(path, backup.Entry{Dev: dev}, volume, dev) != metastore.StateExcluded {
+	m, err := exclude.Compile(exclude.Rules{}, []string{path})
+	if err != nil || m.Boundary(path, source.Entry{Dev: dev}, volume, dev) != metastore.StateExcluded {
 		return ""
 	}
 	return fmt.Sprintf("it is on a pseudo file system (%s)", volume.FSType)

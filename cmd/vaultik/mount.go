@@ -13,6 +13,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fusefs"
+	"git.eeqj.de/sneak/vaultik/fs/fusefs/mountpoint"
 )
 
 func (a *app) mountCommand() *cli.Command {
@@ -107,7 +108,7 @@ func (a *app) mount(c *cli.Context) (err error) {
 	attach := func(mount func() (*fusefs.Mount, error)) (*fusefs.Mount, error) {
 		// Until now, whoever copied from a dead mount met errors, not an empty
 		// folder.
-		if err := fusefs.RemoveDead(dir); err != nil {
+		if err := mountpoint.RemoveDead(dir); err != nil {
 			return nil, err
 		}
 		if err := checkEmpty(dir); err != nil && !c.Bool("nonempty") {

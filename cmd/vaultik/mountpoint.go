@@ -13,13 +13,13 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
-	"git.eeqj.de/sneak/vaultik/fs/fusefs"
+	"git.eeqj.de/sneak/vaultik/fs/fusefs/mountpoint"
 )
 
 // checkFolder refuses a mountpoint that is missing, no folder or a vaultik
 // mount that is alive, and returns where it is.
 func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
-	place, err := fusefs.Mountpoint(dir)
+	place, err := mountpoint.Check(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		// Nobody should be told to make a folder where it would be refused.
@@ -31,12 +31,12 @@ func (a *app) checkFolder(c *cli.Context, dir string) (string, error) {
 		return "", fmt.Errorf("mountpoint %q does not exist; make it: mkdir %s", dir, ui.ShellQuote(dir))
 	case errors.Is(err, syscall.ENOTDIR):
 		return "", fmt.Errorf("mountpoint %q is not a folder", dir)
-	case errors.Is(err, fusefs.ErrMounted):
+	case errors.Is(err, mountpoint.ErrMounted):
 		return "", fmt.Errorf("%w; unmount it first: fusermount3 -u %s", err, ui.ShellQuote(place))
-	case errors.Is(err, fusefs.ErrDead):
+	case errors.Is(err, mountpoint.ErrDead):
 		a.ui.Warn("%v; it is replaced", err)
 		return place, nil
-	case errors.Is(err, fusefs.ErrHangs):
+	case errors.Is(err, mountpoint.ErrHangs):
 		return "", fmt.Errorf("%w; remove it: fusermount3 -uz %s (as root: umount -fl %[2]s)", err, ui.ShellQuote(place))
 	}
 	return place, err

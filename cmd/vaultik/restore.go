@@ -15,6 +15,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/fs/restore"
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 )
 
 func (a *app) restoreCommand() *cli.Command {
@@ -118,7 +119,7 @@ func (a *app) restore(c *cli.Context) (err error) {
 // restoreFailed says what an ended restore leaves behind.
 func (a *app) restoreFailed(result *restore.Result, err error) error {
 	switch {
-	case errors.Is(err, restore.ErrBusy):
+	case errors.Is(err, disk.ErrBusy):
 		return fmt.Errorf("%w: %w", state.ErrLocked, err)
 	case result != nil && result.Done != (restore.Counts{}):
 		a.ui.Note("what was restored is complete and stays; the same command goes on from there")

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/config"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
@@ -145,7 +146,7 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 		if set.Rules, err = w.rules(c, conf); err != nil {
 			return nil, fmt.Errorf("set %q: %w", n, err)
 		}
-		if _, err := backup.Compile(set.Rules, set.Roots); err != nil {
+		if _, err := exclude.Compile(set.Rules, set.Roots); err != nil {
 			return nil, fmt.Errorf("set %q: %w", n, err)
 		}
 		sets = append(sets, set)
@@ -154,7 +155,7 @@ func (w *writing) chooseSets(c *cli.Context) ([]backup.Set, error) {
 }
 
 // rules are the set's, those of the options, and what is always left out.
-func (w *writing) rules(c *cli.Context, conf config.Set) (backup.Rules, error) {
+func (w *writing) rules(c *cli.Context, conf config.Set) (exclude.Rules, error) {
 	r, err := conf.Rules()
 	if err != nil {
 		return r, err

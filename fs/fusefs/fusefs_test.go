@@ -19,6 +19,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
+	"git.eeqj.de/sneak/vaultik/fs/fusefs/mountpoint"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
@@ -101,7 +102,7 @@ func mountOnto(t testing.TB, dir string, o Options, c fs.ChunkOptions, entries .
 // behind.
 func unmount(t testing.TB, m *Mount) {
 	t.Helper()
-	if kind, err := mountedAt(m.Dir()); kind != fsType && err == nil {
+	if mounted, err := mountpoint.Mounted(m.Dir()); !mounted && err == nil {
 		return // the test did it itself
 	}
 	err := m.Unmount()

@@ -18,22 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/fs/fusefs/mountpoint"
 )
 
-// Errors of Mount.
-var (
-	// ErrMounted: the folder is a vaultik mount already.
-	ErrMounted = errors.New("already a vaultik mount")
-	// ErrDead: a vaultik mount whose process is gone lies there. Nobody can
-	// look into it: all is ENOTCONN.
-	ErrDead = errors.New("a vaultik mount whose process is gone")
-	// ErrHangs: a vaultik mount lies there whose process does not answer.
-	ErrHangs = errors.New("a vaultik mount that hangs")
-	// ErrBusy: something still uses the mount.
-	ErrBusy = errors.New("in use")
-)
-
-const fsType = "fuse.vaultik" // in /proc/mounts
+// ErrBusy: something still uses the mount.
+var ErrBusy = errors.New("in use")
 
 // Options of a mount. The zero value is good.
 type Options struct {
@@ -109,7 +98,7 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 	if o.Warn == nil {
 		o.Warn = func(error) {}
 	}
-	dir, err := Mountpoint(dir)
+	dir, err := mountpoint.Check(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +189,8 @@ func busy(err error, dir string) bool {
 	if errors.Is(err, syscall.EBUSY) {
 		return true
 	}
-	mounted, _ := mountedAt(dir)
-	return mounted == fsType
+	mounted, _ := mountpoint.Mounted(dir)
+	return mounted
 }
 
 // Refresh looks for new snapshots now and makes them appear. It does nothing

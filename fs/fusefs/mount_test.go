@@ -19,6 +19,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
+	"git.eeqj.de/sneak/vaultik/fs/fusefs/mountpoint"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
@@ -89,7 +90,7 @@ func TestPlacesThatCannotBeMountedOnAreRefused(t *testing.T) {
 	}
 	for dir, want := range map[string]error{
 		file: syscall.ENOTDIR, filepath.Join(file, "x"): syscall.ENOTDIR, filepath.Join(t.TempDir(), "missing"): os.ErrNotExist,
-		m.Dir(): ErrMounted, link: ErrMounted,
+		m.Dir(): mountpoint.ErrMounted, link: mountpoint.ErrMounted,
 	} {
 		other, err := MountTree(dir, m.tree, Options{})
 		if !errors.Is(err, want) {
@@ -119,8 +120,8 @@ func TestABusyMountStaysUntilItIsLeft(t *testing.T) {
 	if err := errors.Join(m.Unmount(), m.Unmount(), m.Wait()); err != nil {
 		t.Error(err)
 	}
-	if kind, err := mountedAt(m.Dir()); kind == fsType || err != nil {
-		t.Error("it is still mounted:", kind, err)
+	if mounted, err := mountpoint.Mounted(m.Dir()); mounted || err != nil {
+		t.Error("it is still mounted:", mounted, err)
 	}
 }
 
@@ -132,14 +133,6 @@ func TestSomebodyElseMayUnmount(t *testing.T) {
 	}
 	if err := m.Wait(); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestAPathWithSpecialCharactersIsFoundInTheMountTable(t *testing.T) {
-	for in, want := range map[string]string{`/mnt`: "/mnt", `/a\040b\011c\012d\134e`: "/a b\tc\nd\\e", `\134040`: `\040`} {
-		if got := unescape(in); got != want {
-			t.Errorf("%s: got %q, want %q", in, got, want)
-		}
 	}
 }
 

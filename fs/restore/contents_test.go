@@ -19,7 +19,6 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
-	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -215,12 +214,12 @@ func TestAnInterruptedRunGoesOn(t *testing.T) {
 	}
 	w.faulty.OnCall = nil
 	for p := range w.files() {
-		if strings.Contains(p, litterPrefix) {
+		if strings.Contains(p, ".vaultik-restore-") {
 			t.Errorf("%s is left", p)
 		}
 	}
-	killed := filepath.Join(w.dir, "d00", litterPrefix+"0123abcd-1f")
-	mine := filepath.Join(w.dir, "d00", litterPrefix+"of my own")
+	killed := filepath.Join(w.dir, "d00", ".vaultik-restore-0123abcd-1f")
+	mine := filepath.Join(w.dir, "d00", ".vaultik-restore-of my own")
 	for _, p := range []string{killed, mine} {
 		if err := os.WriteFile(p, []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
@@ -353,9 +352,7 @@ func TestVerifyFindsWhatTimesDoNotShow(t *testing.T) {
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if err := touch(unix.AT_FDCWD, f.Name(), &metastore.Node{File: metastore.File{Stat: metastore.Stat{MTime: fstest.When}}}); err != nil {
-			t.Fatal(err)
-		}
+		setTime(t, f.Name(), fstest.When)
 	}
 	r, err := w.run(t.Context(), func(o *Options) { o.Verify = true })
 	if err != nil || r.Verified != 3 || r.Problems != 2 || w.problems["/edited"] == nil || w.problems["/sparse"] == nil {

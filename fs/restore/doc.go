@@ -10,6 +10,11 @@
 //	finish    the folders' metadata, the deepest first
 //	verify    read back, if asked for
 //
+// The plan is made by plan.go, entry.go, delete.go and lookup.go, of what pick.go
+// lets through; make.go has the stages without content, contents.go and frames.go
+// those with. What is done to the folder, and how, is package disk's; what of the
+// plan does not fit into memory is package spool's.
+//
 // The plan is made as a whole before anything is changed, because nothing less
 // lets each blob be fetched once: chunks are shared by files that lie far apart,
 // and what an incremental backup stored lies in other blobs than what is next to

@@ -126,7 +126,7 @@ func TestALargeFolderIsCompared(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.put(litterPrefix+"01234567-8", "half")
+	w.put(".vaultik-restore-01234567-8", "half")
 	r := w.restore(func(o *Options) { o.Exclude, o.Delete = []string{"x5*"}, true })
 	if r.Deleted == 0 {
 		t.Error("nothing was deleted")

@@ -56,7 +56,7 @@ func (r *run) plan(ctx context.Context) error {
 func (p *planner) walk(ctx context.Context) error {
 	r := p.run
 	f := &folder{
-		node: r.place.base, where: r.place.where, root: r.place.root, there: r.target.root >= 0,
+		node: r.place.base, where: r.place.where, root: r.place.root, there: r.target.There(),
 		included: r.pick.include.Empty(),
 	}
 	f.view = r.pick.in(f.where, f.root)
@@ -227,5 +227,5 @@ func (p *planner) list(f *folder) error {
 			p.action("make", f.up, f.node.Name)
 		}
 	}
-	return p.dirs.add(entry{f.node.Parent, f.node.Ino, f.flags})
+	return p.dirs.Add(entry{f.node.Parent, f.node.Ino, f.flags})
 }

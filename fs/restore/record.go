@@ -3,7 +3,6 @@ package restore
 import (
 	"cmp"
 	"encoding/binary"
-	"sync/atomic"
 )
 
 // entry is an entry of the snapshot: its place among those of its directory. An
@@ -122,23 +121,4 @@ func (u *use) compare(o *use) int {
 		return c
 	}
 	return cmp.Or(cmp.Compare(u.start, o.start), cmp.Compare(u.slot, o.slot), cmp.Compare(u.offset, o.offset))
-}
-
-// bits is a set of inode numbers or slots, which are small and dense. Its size
-// is fixed, so that it can be used by many at once.
-type bits []atomic.Uint64
-
-func newBits(most uint64) bits { return make(bits, most/64+1) }
-
-// add reports whether n was new.
-func (b bits) add(n uint64) bool {
-	if n/64 >= uint64(len(b)) {
-		return false
-	}
-	mask := uint64(1) << (n % 64)
-	return b[n/64].Or(mask)&mask == 0
-}
-
-func (b bits) has(n uint64) bool {
-	return n/64 < uint64(len(b)) && b[n/64].Load()&(1<<(n%64)) != 0
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"syscall"
 
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
@@ -38,9 +40,30 @@ func (r *run) problem(kind ProblemKind, path string, err error) {
 
 // fail tells that a file could not be restored, once.
 func (r *run) fail(kind ProblemKind, dir, slot uint64, err error) {
-	if r.failed.add(slot) {
+	if r.failed.Add(slot) {
 		r.problem(kind, r.pathOf(dir, slot), err)
 	}
+}
+
+// undescribed tells what of an entry's metadata could not be set.
+func (r *run) undescribed(dir, slot uint64, err error) {
+	if err != nil {
+		r.problem(KindMetadata, r.pathOf(dir, slot), err)
+	}
+}
+
+// told tells what is missing of the metadata of an entry that is there. Other
+// errors are returned.
+func (r *run) told(n *metastore.Node, err error) error {
+	if err == nil {
+		return nil
+	}
+	var lacks *disk.MetadataError
+	if !errors.As(err, &lacks) {
+		return err
+	}
+	r.undescribed(n.Parent, n.Cookie, lacks.Err)
+	return nil
 }
 
 // at says which entry an error is about that ends it all.
@@ -64,7 +87,7 @@ func (r *run) progress(phase string) {
 	case "plan":
 		p.Entries = r.planned.entries() + r.tally.same.Load()
 	case "verify":
-		p.Entries, p.Total, p.Bytes = r.tally.verified.Load(), r.checks.count(), r.tally.verifyRead.Load()
+		p.Entries, p.Total, p.Bytes = r.tally.verified.Load(), r.checks.Count(), r.tally.verifyRead.Load()
 	default:
 		p.Entries, p.Total = r.done.entries(), r.planned.entries()
 		p.Bytes, p.TotalBytes = r.done.bytes.Load(), r.planned.bytes.Load()
@@ -73,6 +96,24 @@ func (r *run) progress(phase string) {
 }
 
 func (r *run) restoring() { r.progress("restore") }
+
+// stepwise yields records as well, and every so often reports progress and looks
+// whether to go on.
+func stepwise[T any](ctx context.Context, records iter.Seq2[*T, error], progress func()) iter.Seq2[*T, error] {
+	const often = 1024
+	return func(yield func(*T, error) bool) {
+		n := 0
+		for v, err := range records {
+			if n++; n%often == 0 {
+				progress()
+				err = errors.Join(err, ctx.Err())
+			}
+			if !yield(v, err) {
+				return
+			}
+		}
+	}
+}
 
 // node returns an entry by its place.
 func (r *run) node(ctx context.Context, dir, slot uint64) (*metastore.Node, error) {

@@ -7,13 +7,13 @@ import (
 	"sync/atomic"
 
 	"git.eeqj.de/sneak/vaultik/fs"
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
+	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // Errors that callers tell apart with errors.Is.
 var (
-	// ErrBusy: another restore is at work in the same folder.
-	ErrBusy = errors.New("another restore is at work in this folder")
 	// ErrDeclined: Confirm said no. Nothing was changed.
 	ErrDeclined = errors.New("nothing was restored")
 )
@@ -44,7 +44,7 @@ type Options struct {
 	Include, Exclude []string
 
 	Overwrite Overwrite
-	Delete    bool // remove what is not in the snapshot, see extra.go
+	Delete    bool // remove what is not in the snapshot, see delete.go
 	// Confirm is asked before anything is changed if something is to be
 	// deleted; nil is a yes.
 	Confirm    func(context.Context, Deletion) (bool, error)
@@ -170,28 +170,25 @@ type run struct {
 	Options
 	place  place
 	pick   picker
-	me     identity
-	target *handles
-	fresh  bits // directories that this run made
-	failed bits // slots that could not be restored, and were told
-	token  string
+	target *disk.Target
+	failed spool.Set // slots that could not be restored, and were told
 	cancel context.CancelCauseFunc
 
-	dirs    spool[entry] // in walk order
-	others  spool[entry] // everything else without data
-	uses    spool[use]   // of files with data, by blob
-	names   spool[name]  // of inodes with several, by inode
-	checks  spool[entry] // files to verify
-	extra   paths        // to be deleted
+	dirs    *spool.Records[entry] // in walk order
+	others  *spool.Records[entry] // everything else without data
+	uses    *spool.Records[use]   // of files with data, by blob
+	names   *spool.Records[name]  // of inodes with several, by inode
+	checks  *spool.Records[entry] // files to verify
+	extra   spool.Paths           // to be deleted
 	doomed  Deletion
-	litter  int64 // of extra: what a killed run left
-	claimed bits  // inodes that have a first name
+	litter  int64     // of extra: what a killed run left
+	claimed spool.Set // inodes that have a first name
 	needs   []need
 
 	planned, done counts
 	tally         struct {
 		same, kept, excluded, deleted, problems          atomic.Int64
-		owners, setIDs, devices, attributes, unsupported atomic.Int64
+		devices                                          atomic.Int64
 		requests, fetched, verified, verifyRead, rescued atomic.Int64
 	}
 }
@@ -225,13 +222,13 @@ func (c *counts) counts() Counts {
 }
 
 func (r *run) result() *Result {
-	t := &r.tally
+	t, skipped := &r.tally, &r.target.Skipped
 	res := &Result{
 		Planned: r.planned.counts(), Done: r.done.counts(),
 		Same: t.same.Load(), Kept: t.kept.Load(), Excluded: t.excluded.Load(),
 		Doomed: r.doomed.Entries, Deleted: t.deleted.Load(), Problems: t.problems.Load(),
-		Owners: t.owners.Load(), SetIDs: t.setIDs.Load(), Devices: t.devices.Load(),
-		Attributes: t.attributes.Load(), Unsupported: t.unsupported.Load(),
+		Owners: skipped.Owners.Load(), SetIDs: skipped.SetIDs.Load(), Devices: t.devices.Load(),
+		Attributes: skipped.Attributes.Load(), Unsupported: skipped.Unsupported.Load(),
 		Blobs: int64(len(r.needs)), Requests: t.requests.Load(), Fetched: t.fetched.Load(),
 		Verified: t.verified.Load(), VerifyRead: t.verifyRead.Load(), Rescued: t.rescued.Load(),
 	}
@@ -242,7 +239,7 @@ func (r *run) result() *Result {
 }
 
 func (r *run) close() error {
-	return errors.Join(r.dirs.close(), r.others.close(), r.uses.close(), r.names.close(), r.checks.close(), r.extra.close(), r.target.close())
+	return errors.Join(r.dirs.Close(), r.others.Close(), r.uses.Close(), r.names.Close(), r.checks.Close(), r.extra.Close(), r.target.Close())
 }
 
 // Check makes sure that the options make sense, and fills in what is missing.

@@ -17,6 +17,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
@@ -248,16 +249,16 @@ func TestAPathOfASnapshot(t *testing.T) {
 func TestTwoRestoresDoNotShareAFolder(t *testing.T) {
 	w := newWorld(t, text("/a", "a"))
 	w.restore()
-	fd, err := openTarget(w.dir)
+	other, err := os.Open(w.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
-	if err := lockTarget(fd, w.dir); err != nil {
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.run(t.Context()); !errors.Is(err, ErrBusy) {
-		t.Errorf("error %v, want %v", err, ErrBusy)
+	if _, err := w.run(t.Context()); !errors.Is(err, disk.ErrBusy) {
+		t.Errorf("error %v, want %v", err, disk.ErrBusy)
 	}
 	if _, err := w.run(t.Context(), func(o *Options) { o.DryRun = true }); err != nil {
 		t.Errorf("to look costs nothing: %v", err)

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
+	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
@@ -27,7 +26,7 @@ func (r *run) verify(ctx context.Context) error {
 	}
 	// What is still to be written cannot be dropped from memory, and what is in
 	// memory says nothing about the disk.
-	if err := unix.Syncfs(r.target.root); err != nil {
+	if err := r.target.Sync(); err != nil {
 		return fmt.Errorf("write the target to disk: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -38,11 +37,11 @@ func (r *run) verify(ctx context.Context) error {
 		batch = nil
 		g.Go(func() error { return r.verifyFiles(ctx, files) })
 	}
-	for e, err := range r.checks.all() {
+	for e, err := range r.checks.All() {
 		if err != nil {
 			return errors.Join(err, g.Wait())
 		}
-		if r.failed.has(e.slot) {
+		if r.failed.Has(e.slot) {
 			continue
 		}
 		if batch = append(batch, *e); len(batch) == verifyAtOnce {
@@ -60,7 +59,7 @@ func (r *run) verify(ctx context.Context) error {
 type verified struct {
 	entry
 	node *metastore.Node
-	fd   int
+	file *disk.File // nil if it could not be opened
 	err  error
 }
 
@@ -68,19 +67,19 @@ func (r *run) verifyFiles(ctx context.Context, entries []entry) error {
 	var files []*verified
 	defer func() {
 		for _, f := range files {
-			if f.fd >= 0 {
-				_ = unix.Close(f.fd) // it was only read
+			if f.file != nil {
+				f.file.Close()
 			}
 		}
 	}()
 	byContent := make(map[int64][]*verified)
 	var contents []int64
 	for _, e := range entries {
-		f := &verified{entry: e, fd: -1}
+		f := &verified{entry: e}
 		if f.node, f.err = r.node(ctx, e.dir, e.slot); f.err != nil {
 			return f.err
 		}
-		f.fd, f.err = r.openToVerify(ctx, f)
+		f.file, f.err = r.openToVerify(ctx, f)
 		files = append(files, f)
 		if c := f.node.Content; c != 0 && f.err == nil {
 			if byContent[c] == nil {
@@ -94,7 +93,7 @@ func (r *run) verifyFiles(ctx context.Context, entries []entry) error {
 	err := r.Tree.Pieces(ctx, contents, func(p metastore.Piece) error {
 		for _, f := range byContent[p.Content] {
 			if f.err == nil {
-				buf, f.err = r.comparePiece(f.fd, &p, buf)
+				buf, f.err = r.comparePiece(f.file, &p, buf)
 			}
 		}
 		return ctx.Err()
@@ -112,44 +111,25 @@ func (r *run) verifyFiles(ctx context.Context, entries []entry) error {
 	return nil
 }
 
-func (r *run) openToVerify(ctx context.Context, f *verified) (int, error) {
-	d, err := r.target.get(ctx, f.dir)
+func (r *run) openToVerify(ctx context.Context, f *verified) (*disk.File, error) {
+	d, err := r.target.Get(ctx, f.dir)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	defer r.target.put(d)
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(d.fd, f.node.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	})
-	if err != nil {
-		return -1, fmt.Errorf("read it back: %w", err)
-	}
-	var st unix.Stat_t
-	switch err = unix.Fstat(fd, &st); {
-	case err != nil:
-		err = fmt.Errorf("read it back: %w", err)
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		err = errors.New("it is no regular file")
-	case st.Size != f.node.Size:
-		err = fmt.Errorf("it has %d bytes instead of %d", st.Size, f.node.Size)
-	}
-	if err != nil {
-		return fd, err
-	}
-	_ = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) // advice: some file systems are memory
-	return fd, nil
+	defer r.target.Put(d)
+	return d.OpenFile(f.node)
 }
 
 // comparePiece reads a piece of a file and compares it. buf is reused.
-func (r *run) comparePiece(fd int, p *metastore.Piece, buf []byte) ([]byte, error) {
+func (r *run) comparePiece(f *disk.File, p *metastore.Piece, buf []byte) ([]byte, error) {
 	if p.Hole {
-		return buf, zeros(fd, p.Offset, p.Offset+p.Length)
+		return buf, f.Zeros(p.Offset, p.Offset+p.Length)
 	}
 	if p.Length > remote.MaxChunk {
 		return buf, fmt.Errorf("a chunk of %d bytes: %w", p.Length, remote.ErrCorrupt)
 	}
 	buf = slices.Grow(buf[:0], int(p.Length))[:p.Length]
-	if err := readAt(fd, buf, p.Offset); err != nil {
+	if err := f.ReadAt(buf, p.Offset); err != nil {
 		return buf, err
 	}
 	r.tally.verifyRead.Add(p.Length)
@@ -157,47 +137,4 @@ func (r *run) comparePiece(fd int, p *metastore.Piece, buf []byte) ([]byte, erro
 		return buf, fmt.Errorf("bytes %d to %d are not what was backed up: %w", p.Offset, p.Offset+p.Length, err)
 	}
 	return buf, nil
-}
-
-// zeros makes sure that nothing but zeros is in a range, and does not read what
-// is a hole.
-func zeros(fd int, off, end int64) error {
-	buf := make([]byte, 64<<10)
-	for off < end {
-		data, err := unix.Seek(fd, off, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil
-		}
-		if err != nil {
-			data = off // a file system without holes
-		}
-		if off = data; off >= end {
-			return nil
-		}
-		b := buf[:min(int64(len(buf)), end-off)]
-		if err := readAt(fd, b, off); err != nil {
-			return err
-		}
-		for i, c := range b {
-			if c != 0 {
-				return fmt.Errorf("byte %d is in a hole, and is %#02x", off+int64(i), c)
-			}
-		}
-		off += int64(len(b))
-	}
-	return nil
-}
-
-func readAt(fd int, b []byte, off int64) error {
-	for len(b) > 0 {
-		n, err := retry(func() (int, error) { return unix.Pread(fd, b, off) })
-		if err == nil && n == 0 {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return fmt.Errorf("read it back: %w", err)
-		}
-		b, off = b[n:], off+int64(n)
-	}
-	return nil
 }

@@ -17,7 +17,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
-	"git.eeqj.de/sneak/vaultik/backup"
+	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
@@ -168,15 +168,15 @@ func (c *Config) Set(of string) (Set, bool) {
 const compactPerRun = 1 << 30
 
 // Rules are the set's own rules of what is left out.
-func (s Set) Rules() (backup.Rules, error) {
-	r := backup.Rules{
+func (s Set) Rules() (exclude.Rules, error) {
+	r := exclude.Rules{
 		Patterns: slices.Clone(s.Exclude), OneFileSystem: s.OneFileSystem, CacheDirs: s.ExcludeCaches,
 		IfPresent: slices.Clone(s.ExcludeIfPresent), LargerThan: int64(s.ExcludeLargerThan),
 	}
 	for _, file := range s.ExcludeFile {
 		patterns, err := ReadPatterns(file.string)
 		if err != nil {
-			return backup.Rules{}, err
+			return exclude.Rules{}, err
 		}
 		r.Patterns = append(r.Patterns, patterns...)
 	}
@@ -190,7 +190,7 @@ func ReadPatterns(path string) ([]string, error) {
 		return nil, fmt.Errorf("exclude file: %w", err)
 	}
 	defer f.Close()
-	patterns, err := backup.ReadExcludeFile(f)
+	patterns, err := exclude.ReadFile(f)
 	if err != nil {
 		return nil, fmt.Errorf("exclude file %q: %w", path, err)
 	}
