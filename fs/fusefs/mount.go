@@ -121,11 +121,21 @@ func mount(dir string, f *fileSystem, o Options) (*Mount, error) {
 	m.serving, stop = context.WithCancel(context.Background())
 	m.work.Go(func() error { defer stop(); m.server.Serve(); return nil })
 	m.work.Go(func() error { f.pusher.run(m.serving); return nil })
-	if err := m.server.WaitMount(); err != nil {
+	if err := m.server.WaitMount(); err != nil && !m.gone(err) {
 		return nil, errors.Join(fmt.Errorf("mount on %q: %w", dir, err), m.Unmount())
 	}
 	m.readAhead()
 	return m, nil
+}
+
+// gone reports whether waiting for the mount failed with err because somebody has
+// unmounted it already, so that there is nothing left but to Wait.
+func (m *Mount) gone(err error) bool {
+	if !errors.Is(err, syscall.ENOENT) { // a file that only a mount has
+		return false
+	}
+	mounted, err := mountpoint.Mounted(m.dir)
+	return err == nil && !mounted
 }
 
 func mountOptions(o Options) *fuse.MountOptions {
@@ -255,9 +265,18 @@ func (m *Mount) refreshEvery(ctx context.Context, d time.Duration) {
 // readAhead lets the kernel read 1 MiB ahead instead of 128 KiB, which doubles
 // the throughput. Only root may; for others it stays as it is.
 func (m *Mount) readAhead() {
-	var st unix.Stat_t
-	if os.Geteuid() != 0 || unix.Stat(m.dir, &st) != nil {
+	if os.Geteuid() != 0 {
 		return
+	}
+	root, err := unix.Open(m.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(root)
+	var st unix.Stat_t
+	var kind unix.Statfs_t
+	if unix.Fstatfs(root, &kind) != nil || kind.Type != unix.FUSE_SUPER_MAGIC || unix.Fstat(root, &st) != nil {
+		return // unmounted already: this is the disk below
 	}
 	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
 	_ = os.WriteFile(bdi, []byte(strconv.Itoa(ioSize>>10)), 0) // sysfs may be absent or read-only

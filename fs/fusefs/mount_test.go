@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/fs"
@@ -133,6 +134,32 @@ func TestSomebodyElseMayUnmount(t *testing.T) {
 	}
 	if err := m.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// unmounting unmounts a mount as soon as the kernel and the server know each
+// other.
+type unmounting struct {
+	fuse.RawFileSystem
+	dir string
+}
+
+func (u *unmounting) Init(s *fuse.Server) {
+	u.RawFileSystem.Init(s)
+	_ = unix.Unmount(u.dir, unix.MNT_DETACH)
+}
+
+func TestAMountThatIsUnmountedAtOnceWasOne(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root unmounts without a helper")
+	}
+	for range 30 {
+		dir := t.TempDir()
+		m := mountOnto(t, dir, Options{wrap: func(f fuse.RawFileSystem) fuse.RawFileSystem { return &unmounting{f, dir} }},
+			fs.ChunkOptions{}, fstest.Regular("/f", []byte("x")))
+		if err := m.Wait(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
