@@ -76,7 +76,7 @@ func (d *dumpedRows) decode(packed []byte) error {
 func (r *Run) base() (*base, error) {
 	var b base
 	var parts, rows []byte
-	found, err := r.x.row("SELECT run, parts, full_size, diff_size, rows FROM bases WHERE set_id = ? AND recipients = ?",
+	found, err := r.x.db.Row("SELECT run, parts, full_size, diff_size, rows FROM bases WHERE set_id = ? AND recipients = ?",
 		[]any{r.set, r.recipients[:]}, &b.Run, &parts, &b.fullSize, &b.diffSize, &rows)
 	if err != nil || !found {
 		return nil, err
@@ -90,7 +90,7 @@ func (r *Run) base() (*base, error) {
 // refer to: the manifest has to pin them.
 func (r *Run) Bases(ctx context.Context) (own *Base, others []Base, err error) {
 	err = r.read(ctx, "look up the base dumps", func(x *Index) error {
-		return x.each(ctx, "SELECT s.name, s.id = ?, b.recipients = ?, b.run, b.parts FROM bases b JOIN sets s ON s.id = b.set_id ORDER BY s.id",
+		return x.db.Each(ctx, "SELECT s.name, s.id = ?, b.recipients = ?, b.run, b.parts FROM bases b JOIN sets s ON s.id = b.set_id ORDER BY s.id",
 			[]any{r.set, r.recipients[:]}, func(scan func(...any) error) error {
 				var b Base
 				var ours, readable bool
@@ -115,7 +115,7 @@ func (r *Run) Bases(ctx context.Context) (own *Base, others []Base, err error) {
 // next dump is a full one.
 func (r *Run) DropBase(ctx context.Context, set string) error {
 	return r.write(ctx, "drop a base dump", func(x *Index) error {
-		_, _, err := x.exec("DELETE FROM bases WHERE set_id = (SELECT id FROM sets WHERE name = ?)", set)
+		_, _, err := x.db.Exec("DELETE FROM bases WHERE set_id = (SELECT id FROM sets WHERE name = ?)", set)
 		r.references = nil
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func (r *Run) DropBase(ctx context.Context, set string) error {
 // to what its base has cost.
 func (r *Run) setBase(f *references, c Commit) error {
 	if c.Base == nil {
-		_, _, err := r.x.exec("UPDATE bases SET diff_size = diff_size + ? WHERE set_id = ?", c.DumpSize, r.set)
+		_, _, err := r.x.db.Exec("UPDATE bases SET diff_size = diff_size + ? WHERE set_id = ?", c.DumpSize, r.set)
 		return err
 	}
 	rows, err := f.dumpedRows.encode()
@@ -137,14 +137,14 @@ func (r *Run) setBase(f *references, c Commit) error {
 	}
 	// What only the base before has may be kept by nothing else any more.
 	var outlived bool
-	_, err = r.x.row("SELECT EXISTS (SELECT 1 FROM bases b JOIN forgotten f ON f.seq = b.run WHERE b.set_id = ?)", []any{r.set}, &outlived)
+	_, err = r.x.db.Row("SELECT EXISTS (SELECT 1 FROM bases b JOIN forgotten f ON f.seq = b.run WHERE b.set_id = ?)", []any{r.set}, &outlived)
 	if err == nil && outlived {
 		err = r.x.soil()
 	}
 	if err != nil {
 		return err
 	}
-	_, _, err = r.x.exec("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?, ?, 0, ?)",
+	_, _, err = r.x.db.Exec("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?, ?, 0, ?)",
 		r.set, r.seq, r.recipients[:], c.Base, c.DumpSize, rows)
 	return err
 }

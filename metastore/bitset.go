@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"iter"
 	"math/bits"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // bitset is a set of row ids, which are small and dense: an eighth of a byte
@@ -51,13 +53,13 @@ func (b bitset) without(o bitset) iter.Seq[int64] {
 
 // ranges yields ranges that together hold all ids of the set, in ascending
 // order, and leaves out those that hold none.
-func (b bitset) ranges() iter.Seq[keys] {
-	return func(yield func(keys) bool) {
-		const words = rangeKeys / 64
+func (b bitset) ranges() iter.Seq[sqlite.Keys] {
+	return func(yield func(sqlite.Keys) bool) {
+		const words = sqlite.RangeKeys / 64
 		for i := 0; i < len(b); i += words {
 			for _, word := range b[i:min(i+words, len(b))] {
 				if word != 0 {
-					if !yield(keys{int64(i)*64 - 1, int64(i+words)*64 - 1}) {
+					if !yield(sqlite.Keys{After: int64(i)*64 - 1, UpTo: int64(i+words)*64 - 1}) {
 						return
 					}
 					break

@@ -58,7 +58,7 @@ func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, s
 			}
 			found := false
 			if !unknown {
-				found, err = x.row(`SELECT c.id, c.size, EXISTS (
+				found, err = x.db.Row(`SELECT c.id, c.size, EXISTS (
 				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.retired IS NULL AND (b.recipients = ?1 OR ?4))
 				FROM prefixes p JOIN chunks c ON c.id = p.chunk WHERE p.prefix = ?2 AND c.hash = ?3`,
 					[]any{r.recipients[:], prefixOf(hash), hash[:], r.spread}, &id, &known, &stored)
@@ -118,21 +118,21 @@ func (f freshChunks) write(x *Index, held *bulks) error {
 	}
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.id, b.id) })
 	for i := range rows {
-		if err := x.add(&held.chunks, rows[i].id, rows[i].hash[:], rows[i].size); err != nil {
+		if err := x.db.Add(&held.chunks, rows[i].id, rows[i].hash[:], rows[i].size); err != nil {
 			return err
 		}
 	}
-	if err := x.flush(&held.chunks); err != nil { // they refer to rows, which move
+	if err := x.db.Flush(&held.chunks); err != nil { // they refer to rows, which move
 		return err
 	}
 	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.hash[:], b.hash[:]) })
 	for i := range rows {
-		if err := x.add(&held.prefixes, prefixOf(rows[i].hash), rows[i].id); err != nil {
+		if err := x.db.Add(&held.prefixes, prefixOf(rows[i].hash), rows[i].id); err != nil {
 			return err
 		}
 	}
 	clear(f)
-	return x.flush(&held.prefixes) // chunks are looked up any time
+	return x.db.Flush(&held.prefixes) // chunks are looked up any time
 }
 
 // Content finds or makes the content that consists of chunks, which tile it
@@ -149,7 +149,7 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 	}
 	err = r.add(ctx, "record content", func(x *Index) error {
 		if like != 0 {
-			if err := x.flush(&r.held.contents, &r.held.fileChunks); err != nil {
+			if err := x.db.Flush(&r.held.contents, &r.held.fileChunks); err != nil {
 				return err
 			}
 			same, err := x.sameContent(ctx, like, chunks, size)
@@ -162,12 +162,12 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 			}
 		}
 		id = next(&x.last.contents)
-		if err := x.add(&r.held.contents, id, size); err != nil {
+		if err := x.db.Add(&r.held.contents, id, size); err != nil {
 			return err
 		}
 		for _, c := range chunks {
 			chunk := sql.NullInt64{Int64: c.Chunk, Valid: c.Chunk != 0}
-			if err := x.add(&r.held.fileChunks, id, c.Offset, c.Length, chunk); err != nil {
+			if err := x.db.Add(&r.held.fileChunks, id, c.Offset, c.Length, chunk); err != nil {
 				return err
 			}
 		}
@@ -177,14 +177,14 @@ func (r *Run) Content(ctx context.Context, chunks []ContentChunk, like int64) (i
 	return id, err
 }
 
-func (s *session) sameContent(ctx context.Context, id int64, chunks []ContentChunk, size int64) (bool, error) {
+func (x *Index) sameContent(ctx context.Context, id int64, chunks []ContentChunk, size int64) (bool, error) {
 	var known int64
-	found, err := s.row("SELECT size FROM contents WHERE id = ?", []any{id}, &known)
+	found, err := x.db.Row("SELECT size FROM contents WHERE id = ?", []any{id}, &known)
 	if err != nil || !found || known != size {
 		return false, err
 	}
 	i, same := 0, true
-	err = s.each(ctx, "SELECT offset, length, chunk FROM file_chunks WHERE content = ? ORDER BY offset", []any{id},
+	err = x.db.Each(ctx, "SELECT offset, length, chunk FROM file_chunks WHERE content = ? ORDER BY offset", []any{id},
 		func(scan func(...any) error) error {
 			var c ContentChunk
 			var chunk sql.NullInt64
@@ -207,14 +207,14 @@ func (r *Run) AddBlob(ctx context.Context, b Blob, chunks []BlobChunk) error {
 	return r.write(ctx, "record a blob", func(x *Index) error {
 		var id int64
 		// A blob that this run has lost again may well be put again.
-		_, err := x.row(`INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+		_, err := x.db.Row(`INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (seq, hash) DO UPDATE SET end_run = NULL RETURNING id`,
 			[]any{b.Hash[:], r.seq, b.Size, b.Header, r.recipients[:], b.Level, b.UploadMS}, &id)
 		if err != nil {
 			return err
 		}
 		for _, c := range chunks {
-			if err := x.add(&r.held.blobChunks, c.Chunk, id, c.FrameOffset, c.FrameLength, c.Offset, c.Length); err != nil {
+			if err := x.db.Add(&r.held.blobChunks, c.Chunk, id, c.FrameOffset, c.FrameLength, c.Offset, c.Length); err != nil {
 				return err
 			}
 		}
@@ -227,7 +227,7 @@ func (r *Run) AddBlob(ctx context.Context, b Blob, chunks []BlobChunk) error {
 // references or pins, and what was uploaded since.
 func (r *Run) Blobs(ctx context.Context) (blobs []BlobRef, err error) {
 	err = r.read(ctx, "list the blobs", func(x *Index) error {
-		return x.each(ctx, "SELECT seq, hash, size FROM blobs WHERE end_run IS NULL ORDER BY seq, hash", nil,
+		return x.db.Each(ctx, "SELECT seq, hash, size FROM blobs WHERE end_run IS NULL ORDER BY seq, hash", nil,
 			func(scan func(...any) error) error {
 				var b BlobRef
 				var hash sql.RawBytes
@@ -247,7 +247,7 @@ func (r *Run) Blobs(ctx context.Context) (blobs []BlobRef, err error) {
 // bring it back.
 func (r *Run) LoseBlob(ctx context.Context, seq int64, hash [32]byte) error {
 	return r.write(ctx, "note a lost blob", func(x *Index) error {
-		_, n, err := x.exec("UPDATE blobs SET end_run = ? WHERE seq = ? AND hash = ? AND end_run IS NULL", r.seq, seq, hash[:])
+		_, n, err := x.db.Exec("UPDATE blobs SET end_run = ? WHERE seq = ? AND hash = ? AND end_run IS NULL", r.seq, seq, hash[:])
 		if n > 0 {
 			r.changes++
 		}

@@ -46,7 +46,7 @@ func (x *Index) clean(ctx context.Context, limit Cleaning) (Cleaned, error) {
 	if err != nil {
 		return Cleaned{}, err
 	}
-	unclean, err := x.row("SELECT 1 FROM settings WHERE key = 'unclean'", nil, new(int64))
+	unclean, err := x.db.Row("SELECT 1 FROM settings WHERE key = 'unclean'", nil, new(int64))
 	if err != nil || !unclean {
 		return Cleaned{}, err
 	}
@@ -61,11 +61,11 @@ func (x *Index) clean(ctx context.Context, limit Cleaning) (Cleaned, error) {
 		return c.done, err
 	}
 	if !c.done.More {
-		if _, _, err := x.exec("DELETE FROM settings WHERE key = 'unclean'"); err != nil {
+		if _, _, err := x.db.Exec("DELETE FROM settings WHERE key = 'unclean'"); err != nil {
 			return c.done, err
 		}
 	}
-	return c.done, x.commit()
+	return c.done, x.db.Commit()
 }
 
 // cleaning is a Clean at work: first it finds all that is needed, reading every

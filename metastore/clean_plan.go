@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sort"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // plan finds what is needed and what is not.
@@ -14,14 +16,14 @@ func (c *cleaning) plan(ctx context.Context) (err error) {
 	if err := c.x.finish(); err != nil { // readers are beside it
 		return err
 	}
-	readers, err := openReaders(c.x.path)
+	readers, err := sqlite.OpenReaders(c.x.path)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, readers.close()) }()
+	defer func() { err = errors.Join(err, readers.Close()) }()
 	for _, step := range []struct {
 		last int64
-		read func(ctx context.Context, u *use, s *snapshotReader, k keys) error
+		read func(ctx context.Context, u *use, s *sqlite.Reader, k sqlite.Keys) error
 	}{
 		{c.x.last.files, c.files},
 		{c.x.last.contents, c.contents},
@@ -30,7 +32,7 @@ func (c *cleaning) plan(ctx context.Context) (err error) {
 		{c.x.last.chunks, c.chunks},
 	} {
 		all := make([]use, len(readers))
-		err := readers.sweep(ctx, step.last, func(ctx context.Context, n int, s *snapshotReader, k keys) error {
+		err := readers.Sweep(ctx, step.last, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
 			return step.read(ctx, &all[n], s, k)
 		})
 		if err != nil {
@@ -46,7 +48,7 @@ func (c *cleaning) plan(ctx context.Context) (err error) {
 // planRuns reads the small tables.
 func (c *cleaning) planRuns(ctx context.Context) error {
 	x := c.x
-	err := x.each(ctx, "SELECT id FROM sets", nil, func(scan func(...any) error) error {
+	err := x.db.Each(ctx, "SELECT id FROM sets", nil, func(scan func(...any) error) error {
 		var set int64
 		err := scan(&set)
 		c.runs[set] = nil
@@ -55,7 +57,7 @@ func (c *cleaning) planRuns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = x.each(ctx, "SELECT seq, set_id FROM runs ORDER BY seq", nil, func(scan func(...any) error) error {
+	err = x.db.Each(ctx, "SELECT seq, set_id FROM runs ORDER BY seq", nil, func(scan func(...any) error) error {
 		var seq, set int64
 		err := scan(&seq, &set)
 		c.runs[set], c.all = append(c.runs[set], seq), append(c.all, seq)
@@ -64,7 +66,7 @@ func (c *cleaning) planRuns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = x.each(ctx, "SELECT rows FROM bases", nil, func(scan func(...any) error) error {
+	err = x.db.Each(ctx, "SELECT rows FROM bases", nil, func(scan func(...any) error) error {
 		var packed []byte
 		if err := scan(&packed); err != nil {
 			return err
@@ -81,7 +83,7 @@ func (c *cleaning) planRuns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = x.each(ctx, "SELECT path FROM marks", nil, func(scan func(...any) error) error {
+	err = x.db.Each(ctx, "SELECT path FROM marks", nil, func(scan func(...any) error) error {
 		var path int64
 		err := scan(&path)
 		c.marked.add(path)
@@ -90,7 +92,7 @@ func (c *cleaning) planRuns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return x.each(ctx, "SELECT id, seq, coalesce(end_run, 0), retired IS NOT NULL, size FROM blobs", nil, func(scan func(...any) error) error {
+	return x.db.Each(ctx, "SELECT id, seq, coalesce(end_run, 0), retired IS NOT NULL, size FROM blobs", nil, func(scan func(...any) error) error {
 		b := &usedBlob{}
 		var end int64
 		err := scan(&b.id, &b.seq, &end, &b.retired, &b.size)
@@ -129,9 +131,9 @@ func (c *cleaning) merge(u *use) {
 	}
 }
 
-func (c *cleaning) files(ctx context.Context, u *use, s *snapshotReader, k keys) error {
-	return s.each(ctx, `SELECT id, set_id, first_run, coalesce(end_run, 0), path, volume, coalesce(content, 0), xattrs
-		FROM files NOT INDEXED WHERE id > ? AND id <= ?`, []any{k.after, k.upTo}, func(scan func(...any) error) error {
+func (c *cleaning) files(ctx context.Context, u *use, s *sqlite.Reader, k sqlite.Keys) error {
+	return s.Each(ctx, `SELECT id, set_id, first_run, coalesce(end_run, 0), path, volume, coalesce(content, 0), xattrs
+		FROM files NOT INDEXED WHERE id > ? AND id <= ?`, []any{k.After, k.UpTo}, func(scan func(...any) error) error {
 		var id, set, first, end, path, volume, content, xattrs int64
 		if err := scan(&id, &set, &first, &end, &path, &volume, &content, &xattrs); err != nil {
 			return err
@@ -158,8 +160,8 @@ func (c *cleaning) files(ctx context.Context, u *use, s *snapshotReader, k keys)
 	})
 }
 
-func (c *cleaning) contents(ctx context.Context, u *use, s *snapshotReader, k keys) error {
-	return s.each(ctx, "SELECT id FROM contents WHERE id > ? AND id <= ?", []any{k.after, k.upTo}, func(scan func(...any) error) error {
+func (c *cleaning) contents(ctx context.Context, u *use, s *sqlite.Reader, k sqlite.Keys) error {
+	return s.Each(ctx, "SELECT id FROM contents WHERE id > ? AND id <= ?", []any{k.After, k.UpTo}, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		if !c.keep.contents.has(id) && !c.base.contents.has(id) {
@@ -169,9 +171,9 @@ func (c *cleaning) contents(ctx context.Context, u *use, s *snapshotReader, k ke
 	})
 }
 
-func (c *cleaning) fileChunks(ctx context.Context, u *use, s *snapshotReader, k keys) error {
-	return s.each(ctx, "SELECT content, chunk FROM file_chunks WHERE content > ? AND content <= ? AND chunk IS NOT NULL",
-		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+func (c *cleaning) fileChunks(ctx context.Context, u *use, s *sqlite.Reader, k sqlite.Keys) error {
+	return s.Each(ctx, "SELECT content, chunk FROM file_chunks WHERE content > ? AND content <= ? AND chunk IS NOT NULL",
+		[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 			var content, chunk int64
 			if err := scan(&content, &chunk); err != nil {
 				return err
@@ -188,7 +190,7 @@ func (c *cleaning) fileChunks(ctx context.Context, u *use, s *snapshotReader, k 
 
 // blobChunks finds out what of each blob that is counted on is used: of several
 // with a chunk, only the one that it is read from.
-func (c *cleaning) blobChunks(ctx context.Context, u *use, s *snapshotReader, k keys) error {
+func (c *cleaning) blobChunks(ctx context.Context, u *use, s *sqlite.Reader, k sqlite.Keys) error {
 	if u.bytes == nil {
 		u.bytes = map[int64]*usedBlob{}
 	}
@@ -214,8 +216,8 @@ func (c *cleaning) blobChunks(ctx context.Context, u *use, s *snapshotReader, k 
 			bytes(best.id).open += size
 		}
 	}
-	err := s.each(ctx, "SELECT chunk, blob, length FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
-		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+	err := s.Each(ctx, "SELECT chunk, blob, length FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
+		[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 			var chunk, blob, length int64
 			if err := scan(&chunk, &blob, &length); err != nil {
 				return err
@@ -243,8 +245,8 @@ func (c *cleaning) blobChunks(ctx context.Context, u *use, s *snapshotReader, k 
 	return err
 }
 
-func (c *cleaning) chunks(ctx context.Context, u *use, s *snapshotReader, k keys) error {
-	return s.each(ctx, "SELECT id FROM chunks WHERE id > ? AND id <= ?", []any{k.after, k.upTo}, func(scan func(...any) error) error {
+func (c *cleaning) chunks(ctx context.Context, u *use, s *sqlite.Reader, k sqlite.Keys) error {
+	return s.Each(ctx, "SELECT id FROM chunks WHERE id > ? AND id <= ?", []any{k.After, k.UpTo}, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		if !c.keep.chunks.has(id) && !c.keep.held.has(id) && !c.base.chunks.has(id) {
@@ -255,7 +257,7 @@ func (c *cleaning) chunks(ctx context.Context, u *use, s *snapshotReader, k keys
 }
 
 // ancestors adds to the paths that are needed those that lead to them.
-func (c *cleaning) ancestors(ctx context.Context, s *snapshotReader) error {
+func (c *cleaning) ancestors(ctx context.Context, s *sqlite.Reader) error {
 	paths := &c.keep.paths
 	paths.add(1)
 	paths.merge(c.marked)
@@ -263,7 +265,7 @@ func (c *cleaning) ancestors(ctx context.Context, s *snapshotReader) error {
 	for again := true; again; {
 		again = false
 		// A parent is made before what is in it, so that once through will do.
-		err := s.each(ctx, "SELECT id, parent FROM paths NOT INDEXED ORDER BY id DESC", nil, func(scan func(...any) error) error {
+		err := s.Each(ctx, "SELECT id, parent FROM paths NOT INDEXED ORDER BY id DESC", nil, func(scan func(...any) error) error {
 			var id, parent int64
 			err := scan(&id, &parent)
 			if paths.has(id) && !paths.has(parent) {

@@ -48,7 +48,7 @@ func (c *cleaning) delete(ctx context.Context, keys iter.Seq[int64], queries ...
 }
 
 func (c *cleaning) exec(query string, args ...any) error {
-	_, n, err := c.x.exec(query, args...)
+	_, n, err := c.x.db.Exec(query, args...)
 	c.done.Rows += n
 	return err
 }
@@ -63,10 +63,10 @@ func (c *cleaning) full() bool {
 
 // pause is called where a transaction may end.
 func (c *cleaning) pause(ctx context.Context) error {
-	if c.x.changed < c.x.batch {
+	if c.x.db.Changed < c.x.db.Batch {
 		return nil
 	}
-	return errors.Join(c.x.commit(), ctx.Err())
+	return errors.Join(c.x.db.Commit(), ctx.Err())
 }
 
 // dropPlaces deletes the blobs that are not needed, and where in them chunks are.
@@ -96,7 +96,7 @@ func (c *cleaning) dropPlaces(ctx context.Context) error {
 // dropChunks deletes chunks, a page of prefixes at a time.
 func (c *cleaning) dropChunks(ctx context.Context) error {
 	type chunk struct{ id, prefix int64 }
-	batch := make([]chunk, 0, min(c.x.batch, c.drop.chunks.count()))
+	batch := make([]chunk, 0, min(c.x.db.Batch, c.drop.chunks.count()))
 	flush := func() error {
 		slices.SortFunc(batch, func(a, b chunk) int { return cmp.Compare(a.prefix, b.prefix) })
 		for _, d := range batch {
@@ -125,7 +125,7 @@ func (c *cleaning) dropChunks(ctx context.Context) error {
 			return nil
 		}
 		var hash []byte
-		if _, err := c.x.row("SELECT hash FROM chunks WHERE id = ?", []any{id}, &hash); err != nil {
+		if _, err := c.x.db.Row("SELECT hash FROM chunks WHERE id = ?", []any{id}, &hash); err != nil {
 			return err
 		}
 		var whole [32]byte
@@ -161,7 +161,7 @@ func (c *cleaning) dropRest(ctx context.Context) error {
 // without lists the ids that a query selects and that are not to be kept, no
 // more than may be deleted.
 func (c *cleaning) without(ctx context.Context, query string, keep func(int64) bool) (ids []int64, err error) {
-	return ids, c.x.each(ctx, query, nil, func(scan func(...any) error) error {
+	return ids, c.x.db.Each(ctx, query, nil, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		if !keep(id) && int64(len(ids)) <= c.limit.Rows {

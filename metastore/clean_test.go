@@ -75,7 +75,7 @@ func rowCounts(t *testing.T, x *Index) map[string]int {
 	counts := map[string]int{}
 	for _, table := range []string{"files", "xattrs", "contents", "file_chunks", "chunks", "prefixes", "blobs", "blob_chunks", "paths", "runs", "forgotten"} {
 		var n int
-		if err := x.conn.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil {
+		if err := x.db.Conn.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		counts[table] = n
@@ -400,10 +400,10 @@ func TestACleanUpMayEndAnywhere(t *testing.T) {
 	stores(t, x, "home", "/a", "/b")
 	removes(t, x, "home", many[:48]...)
 	show := func(x *Index) map[string]File {
-		return readFiles(t, x.conn, x.conn, "SELECT "+versionColumns+" FROM snapshot_files f WHERE run = 3")
+		return readFiles(t, x.db.Conn, x.db.Conn, "SELECT "+versionColumns+" FROM snapshot_files f WHERE run = 3")
 	}
 	want := show(x)
-	x.batch, on = 20, true
+	x.db.Batch, on = 20, true
 	forget(t, x, 1, 2)
 	clean(t, x, Cleaning{Rows: DefaultRows, Retire: 1000})
 	on = false

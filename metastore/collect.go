@@ -1,12 +1,16 @@
 package metastore
 
-import "context"
+import (
+	"context"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
+)
 
 // collection collects references from the large tables.
 type collection struct {
 	*references
 	run     *Run
-	readers readers
+	readers sqlite.Readers
 
 	open       bitset // contents of the other open versions: of other sets, and below gaps
 	openChunks bitset // and their chunks
@@ -39,14 +43,14 @@ func (c *collection) collect(ctx context.Context) error {
 	}
 	for _, step := range []struct {
 		last int64
-		read func(ctx context.Context, f *found, s *snapshotReader, k keys) error
+		read func(ctx context.Context, f *found, s *sqlite.Reader, k sqlite.Keys) error
 	}{
 		{c.run.x.last.files, c.files},
 		{c.run.x.last.contents, c.fileChunks},
 		{c.run.x.last.chunks, c.blobChunks},
 	} {
 		all := make([]found, len(c.readers))
-		err := c.readers.sweep(ctx, step.last, func(ctx context.Context, n int, s *snapshotReader, k keys) error {
+		err := c.readers.Sweep(ctx, step.last, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
 			return step.read(ctx, &all[n], s, k)
 		})
 		if err != nil {
@@ -77,10 +81,10 @@ func (c *collection) merge(f *found) {
 
 // files finds what the snapshot shows, and the contents of all other open
 // versions.
-func (c *collection) files(ctx context.Context, f *found, s *snapshotReader, k keys) error {
-	return s.each(ctx, `SELECT id, set_id, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
+func (c *collection) files(ctx context.Context, f *found, s *sqlite.Reader, k sqlite.Keys) error {
+	return s.Each(ctx, `SELECT id, set_id, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
 		WHERE id > ?1 AND id <= ?2 AND (end_run IS NULL OR gap AND first_run = ?3)`,
-		[]any{k.after, k.upTo, c.run.seq}, func(scan func(...any) error) error {
+		[]any{k.After, k.UpTo, c.run.seq}, func(scan func(...any) error) error {
 			var gap bool
 			var id, set, path, volume, content, size, xattrs int64
 			if err := scan(&id, &set, &path, &gap, &volume, &content, &size, &xattrs); err != nil {
@@ -105,9 +109,9 @@ func (c *collection) files(ctx context.Context, f *found, s *snapshotReader, k k
 }
 
 // fileChunks finds the chunks of both.
-func (c *collection) fileChunks(ctx context.Context, f *found, s *snapshotReader, k keys) error {
-	return s.each(ctx, "SELECT content, coalesce(chunk, 0) FROM file_chunks WHERE content > ? AND content <= ?",
-		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+func (c *collection) fileChunks(ctx context.Context, f *found, s *sqlite.Reader, k sqlite.Keys) error {
+	return s.Each(ctx, "SELECT content, coalesce(chunk, 0) FROM file_chunks WHERE content > ? AND content <= ?",
+		[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 			var content, chunk int64
 			if err := scan(&content, &chunk); err != nil {
 				return err
@@ -126,7 +130,7 @@ func (c *collection) fileChunks(ctx context.Context, f *found, s *snapshotReader
 }
 
 // blobChunks chooses for every chunk the blob to read it from.
-func (c *collection) blobChunks(ctx context.Context, f *found, s *snapshotReader, k keys) error {
+func (c *collection) blobChunks(ctx context.Context, f *found, s *sqlite.Reader, k sqlite.Keys) error {
 	var at, size int64
 	var best, before *liveBlob
 	choose := func() {
@@ -150,8 +154,8 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *snapshotReader
 			f.pinned.add(best.id)
 		}
 	}
-	err := s.each(ctx, "SELECT chunk, blob, "+c.length+" FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
-		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+	err := s.Each(ctx, "SELECT chunk, blob, "+c.length+" FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
+		[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 			var chunk, blob, length int64
 			if err := scan(&chunk, &blob, &length); err != nil {
 				return err
@@ -180,7 +184,7 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *snapshotReader
 // openSets finds the sets that have snapshots, or are about to.
 func (c *collection) openSets(ctx context.Context) error {
 	c.sets = map[int64]bool{}
-	return c.readers[0].each(ctx, "SELECT id FROM sets", nil, func(scan func(...any) error) error {
+	return c.readers[0].Each(ctx, "SELECT id FROM sets", nil, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		c.sets[id] = true
@@ -195,7 +199,7 @@ func (c *collection) blobsThen(ctx context.Context) error {
 		return nil
 	}
 	c.then = liveBlobs{}
-	return c.readers[0].each(ctx, "SELECT id, recipients = ?, coalesce(retired <= ?, 0) FROM blobs", []any{c.run.recipients[:], c.base.Run},
+	return c.readers[0].Each(ctx, "SELECT id, recipients = ?, coalesce(retired <= ?, 0) FROM blobs", []any{c.run.recipients[:], c.base.Run},
 		func(scan func(...any) error) error {
 			b := &liveBlob{}
 			err := scan(&b.id, &b.current, &b.retired)

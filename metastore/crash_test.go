@@ -54,7 +54,7 @@ func story(t *testing.T, files int) (shows []map[string]File, points []frozen) {
 		t.Fatal(err)
 	}
 	defer x.Close()
-	x.batch = 100
+	x.db.Batch = 100
 	for seq := range int64(3) {
 		r := begin(t, x, "home")
 		record(t, r, "/", folder())
@@ -103,7 +103,7 @@ func settle(t *testing.T, x *Index, shows []map[string]File) Status {
 		t.Fatal(err)
 	}
 	for seq, show := range shows[:last] {
-		if diff := cmp.Diff(show, readFiles(t, x.conn, x.conn, "SELECT "+versionColumns+" FROM snapshot_files f WHERE run = ?", seq+1)); diff != "" {
+		if diff := cmp.Diff(show, readFiles(t, x.db.Conn, x.db.Conn, "SELECT "+versionColumns+" FROM snapshot_files f WHERE run = ?", seq+1)); diff != "" {
 			t.Errorf("snapshot %d: %s", seq+1, diff)
 		}
 	}

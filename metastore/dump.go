@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -33,7 +34,7 @@ func (r *Run) WriteDump(ctx context.Context, s Snapshot, next func(n int) (PartW
 		d.base, d.out.kind = d.content.base, Differential
 	}
 	err = d.write(ctx, rs, s)
-	if err = errors.Join(err, rs.close()); err != nil {
+	if err = errors.Join(err, rs.Close()); err != nil {
 		return Totals{}, Full, r.x.fail("write a dump", err)
 	}
 	return d.content.totals, d.out.kind, nil
@@ -41,7 +42,7 @@ func (r *Run) WriteDump(ctx context.Context, s Snapshot, next func(n int) (PartW
 
 // readers collects what the dump consists of and begins to read at exactly that
 // state, on connections of its own.
-func (r *Run) readers(ctx context.Context, d *dump) (rs readers, err error) {
+func (r *Run) readers(ctx context.Context, d *dump) (rs sqlite.Readers, err error) {
 	err = r.write(ctx, "begin a dump", func(x *Index) error {
 		if d.content, err = r.collect(ctx); err != nil {
 			return err
@@ -49,7 +50,7 @@ func (r *Run) readers(ctx context.Context, d *dump) (rs readers, err error) {
 		if err := r.commit(); err != nil {
 			return err
 		}
-		rs, err = openReaders(x.path)
+		rs, err = sqlite.OpenReaders(x.path)
 		return err
 	})
 	return rs, err
@@ -64,7 +65,7 @@ type dump struct {
 	batches sync.Pool // of *rowBatch
 }
 
-func (d *dump) write(ctx context.Context, rs readers, s Snapshot) error {
+func (d *dump) write(ctx context.Context, rs sqlite.Readers, s Snapshot) error {
 	sections := d.sections()
 	if d.base != nil {
 		if err := d.out.delete(TableSnapshots, slices.Values([]int64{d.base.Run})); err != nil {
@@ -97,11 +98,11 @@ func (d *dump) write(ctx context.Context, rs readers, s Snapshot) error {
 }
 
 // delete writes which rows of the base the snapshot has not, or has otherwise.
-func (d *dump) delete(reader *snapshotReader, t *section) error {
+func (d *dump) delete(reader *sqlite.Reader, t *section) error {
 	gone := t.then.without(t.rows)
 	switch t.table {
 	case TableXattrs:
-		return reader.owners(gone, func(owners iter.Seq[int64]) error { return d.out.delete(t.table, owners) })
+		return owners(reader, gone, func(owners iter.Seq[int64]) error { return d.out.delete(t.table, owners) })
 	case TableBlobChunks:
 		gone = both(gone, d.content.moved.without(nil))
 	}
@@ -109,13 +110,13 @@ func (d *dump) delete(reader *snapshotReader, t *section) error {
 }
 
 // insert writes the rows of a table that the base has not.
-func (d *dump) insert(ctx context.Context, reader *snapshotReader, t *section) error {
+func (d *dump) insert(ctx context.Context, reader *sqlite.Reader, t *section) error {
 	w := rowWriter{dump: d, section: t, emit: func(row []byte) error { return d.out.row(t.table.String(), row) }}
-	p, err := prepare(reader.conn, t.query()+t.by)
+	p, err := reader.Prepare(t.query() + t.by)
 	if err != nil {
 		return err
 	}
-	defer p.stmt.Close()
+	defer p.Close()
 	keys := t.rows.without(t.then)
 	if t.table == TableBlobChunks {
 		keys = both(keys, d.content.moved.without(nil))
@@ -124,7 +125,7 @@ func (d *dump) insert(ctx context.Context, reader *snapshotReader, t *section) e
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := p.eachScan(ctx, []any{key}, w.row); err != nil {
+		if err := p.EachScan(ctx, []any{key}, w.row); err != nil {
 			return err
 		}
 	}
@@ -133,14 +134,14 @@ func (d *dump) insert(ctx context.Context, reader *snapshotReader, t *section) e
 
 // insertAll writes all rows of a table. Their text is made range by range, of
 // several ranges at once, and written in order.
-func (d *dump) insertAll(ctx context.Context, rs readers, t *section) error {
+func (d *dump) insertAll(ctx context.Context, rs sqlite.Readers, t *section) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ordered, ranges := make(chan *rangeText, len(rs)), make(chan *rangeText)
 	g.Go(func() error {
 		defer close(ordered)
 		defer close(ranges)
 		for k := range t.rows.ranges() {
-			r := &rangeText{keys: k, batches: make(chan *rowBatch, rangeBatches)}
+			r := &rangeText{Keys: k, batches: make(chan *rowBatch, rangeBatches)}
 			for _, ch := range []chan *rangeText{ordered, ranges} {
 				select {
 				case ch <- r:

@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"iter"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // section is a table of a dump and where its rows come from.
@@ -109,7 +111,7 @@ func (w *rowWriter) flush() error {
 
 // rangeText is the text of the rows in a range of keys.
 type rangeText struct {
-	keys
+	sqlite.Keys
 	batches  chan *rowBatch // closed at the end
 	complete bool           // valid then
 }
@@ -139,7 +141,7 @@ func (b *rowBatch) each(f func(row []byte) error) error {
 }
 
 // makeText makes the text of the rows in a range.
-func (d *dump) makeText(ctx context.Context, s *snapshotReader, t *section, r *rangeText) error {
+func (d *dump) makeText(ctx context.Context, s *sqlite.Reader, t *section, r *rangeText) error {
 	defer close(r.batches)
 	var b *rowBatch
 	pass := func() error {
@@ -164,7 +166,7 @@ func (d *dump) makeText(ctx context.Context, s *snapshotReader, t *section, r *r
 		}
 		return pass()
 	}}
-	err := s.each(ctx, t.query()+t.from, append([]any{r.after, r.upTo}, t.args...), w.row)
+	err := s.Each(ctx, t.query()+t.from, append([]any{r.After, r.UpTo}, t.args...), w.row)
 	if err == nil {
 		err = w.flush()
 	}
@@ -176,17 +178,17 @@ func (d *dump) makeText(ctx context.Context, s *snapshotReader, t *section, r *r
 }
 
 // owners calls f with those of files that have extended attributes.
-func (s *snapshotReader) owners(files iter.Seq[int64], f func(iter.Seq[int64]) error) error {
-	p, err := prepare(s.conn, "SELECT 1 FROM xattrs WHERE file = ? LIMIT 1")
+func owners(s *sqlite.Reader, files iter.Seq[int64], f func(iter.Seq[int64]) error) error {
+	p, err := s.Prepare("SELECT 1 FROM xattrs WHERE file = ? LIMIT 1")
 	if err != nil {
 		return err
 	}
-	defer p.stmt.Close()
+	defer p.Close()
 	var failed error
 	err = f(func(yield func(int64) bool) {
 		for id := range files {
 			has := false
-			if failed = p.each(func([]driver.Value) error { has = true; return nil }, id); failed != nil {
+			if failed = p.Each(func([]driver.Value) error { has = true; return nil }, id); failed != nil {
 				return
 			}
 			if has && !yield(id) {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
@@ -173,7 +174,7 @@ func TestStockSqliteLoadsADump(t *testing.T) {
 			t.Fatalf("%v: %s\n%s", err, out, p.String())
 		}
 	}
-	db, err := sql.Open("sqlite3", location(path, "mode=ro"))
+	db, err := sql.Open("sqlite3", sqlite.Location(path, "mode=ro"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func (r *Run) unknown(ctx context.Context, hash *[32]byte) (bool, error) {
 			return false, nil
 		}
 		known := newFilter(chunks)
-		err := r.x.each(ctx, "SELECT hash FROM chunks", nil, func(scan func(...any) error) error {
+		err := r.x.db.Each(ctx, "SELECT hash FROM chunks", nil, func(scan func(...any) error) error {
 			var b []byte
 			err := scan(&b)
 			if len(b) == len(hash) {

@@ -19,7 +19,7 @@ type RunRef struct {
 // in their order.
 func (x *Index) Runs(ctx context.Context) (runs []RunRef, err error) {
 	err = x.look(ctx, "its runs", func() error {
-		return x.each(ctx, `SELECT r.seq, r.snapshot, s.name, r.hash FROM runs r JOIN sets s ON s.id = r.set_id
+		return x.db.Each(ctx, `SELECT r.seq, r.snapshot, s.name, r.hash FROM runs r JOIN sets s ON s.id = r.set_id
 			WHERE r.state = 'committed' ORDER BY r.seq`, nil, func(scan func(...any) error) error {
 			var r RunRef
 			var hash sql.RawBytes
@@ -53,21 +53,21 @@ func (x *Index) forget(ctx context.Context, seqs []int64) (closed []string, err 
 	if err != nil || len(seqs) == 0 {
 		return nil, err
 	}
-	return closed, x.whole(func() error {
+	return closed, x.db.Whole(func() error {
 		var forgotten int64
 		for _, seq := range seqs {
 			if seq < 1 || seq >= s.LastSeq {
 				return fmt.Errorf("run %d is not one before the newest, which is %d", seq, s.LastSeq)
 			}
-			if _, _, err := x.exec("INSERT INTO forgotten SELECT seq, snapshot FROM runs WHERE seq = ?", seq); err != nil {
+			if _, _, err := x.db.Exec("INSERT INTO forgotten SELECT seq, snapshot FROM runs WHERE seq = ?", seq); err != nil {
 				return err
 			}
-			_, n, err := x.exec("DELETE FROM runs WHERE seq = ?", seq)
+			_, n, err := x.db.Exec("DELETE FROM runs WHERE seq = ?", seq)
 			if err != nil {
 				return err
 			}
 			forgotten += n
-			if _, _, err := x.exec("DELETE FROM gaps WHERE run = ?", seq); err != nil {
+			if _, _, err := x.db.Exec("DELETE FROM gaps WHERE run = ?", seq); err != nil {
 				return err
 			}
 		}
@@ -85,7 +85,7 @@ func (x *Index) forget(ctx context.Context, seqs []int64) (closed []string, err 
 // are cleaned away; without their set they are open no more.
 func (x *Index) closeSets(ctx context.Context) (closed []string, err error) {
 	const without = "NOT IN (SELECT set_id FROM runs)"
-	err = x.each(ctx, "SELECT name FROM sets WHERE id "+without+" ORDER BY name", nil, func(scan func(...any) error) error {
+	err = x.db.Each(ctx, "SELECT name FROM sets WHERE id "+without+" ORDER BY name", nil, func(scan func(...any) error) error {
 		var name string
 		err := scan(&name)
 		closed = append(closed, name)
@@ -97,15 +97,15 @@ func (x *Index) closeSets(ctx context.Context) (closed []string, err error) {
 		"DELETE FROM sets WHERE id " + without,
 	} {
 		if err == nil {
-			_, _, err = x.exec(query)
+			_, _, err = x.db.Exec(query)
 		}
 	}
 	return closed, err
 }
 
 // soil notes that there may be rows that nothing needs any more.
-func (s *session) soil() error {
-	_, _, err := s.exec("INSERT OR IGNORE INTO settings VALUES ('unclean', '')")
+func (x *Index) soil() error {
+	_, _, err := x.db.Exec("INSERT OR IGNORE INTO settings VALUES ('unclean', '')")
 	return err
 }
 

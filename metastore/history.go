@@ -38,7 +38,7 @@ func (r *Run) Record(ctx context.Context, path int64, f File, recheck bool) (cha
 				return nil
 			}
 			if same {
-				_, _, err := x.exec("UPDATE files SET recheck = ? WHERE id = ?", recheck, old.Row)
+				_, _, err := x.db.Exec("UPDATE files SET recheck = ? WHERE id = ?", recheck, old.Row)
 				return err
 			}
 			if old.File.Type == Directory && f.Type != Directory {
@@ -71,7 +71,7 @@ func (r *Run) RecordNew(ctx context.Context, path int64, f File, recheck bool) e
 	}
 	return r.add(ctx, "record a new entry", func(x *Index) error {
 		if r.gaps > 0 || f.Content != 0 && f.Content != r.lastID {
-			if err := x.flush(r.held.all()...); err != nil {
+			if err := x.db.Flush(r.held.all()...); err != nil {
 				return err
 			}
 		}
@@ -89,7 +89,7 @@ func (r *Run) RecordNew(ctx context.Context, path int64, f File, recheck bool) e
 
 // openVersion reads the open version of a path, without the look at blobs.
 func (r *Run) openVersion(path int64, v *Version) (found bool, err error) {
-	err = r.x.each(context.Background(), "SELECT "+versionColumns+" FROM files f WHERE f.set_id = ? AND f.path = ? AND f.end_run IS NULL",
+	err = r.x.db.Each(context.Background(), "SELECT "+versionColumns+" FROM files f WHERE f.set_id = ? AND f.path = ? AND f.end_run IS NULL",
 		[]any{r.set, path}, func(scan func(...any) error) error {
 			found = true
 			return scanVersion(scan, v)
@@ -97,7 +97,7 @@ func (r *Run) openVersion(path int64, v *Version) (found bool, err error) {
 	return found, err
 }
 
-func (s *session) sameXattrs(old Version, xattrs []Xattr) (bool, error) {
+func (x *Index) sameXattrs(old Version, xattrs []Xattr) (bool, error) {
 	if old.xattrs != int64(len(xattrs)) {
 		return false, nil
 	}
@@ -105,7 +105,7 @@ func (s *session) sameXattrs(old Version, xattrs []Xattr) (bool, error) {
 		return true, nil
 	}
 	i, same := 0, true
-	err := s.each(context.Background(), "SELECT name, value FROM xattrs WHERE file = ? ORDER BY name", []any{old.Row},
+	err := x.db.Each(context.Background(), "SELECT name, value FROM xattrs WHERE file = ? ORDER BY name", []any{old.Row},
 		func(scan func(...any) error) error {
 			var name, value sql.RawBytes
 			if err := scan(&name, &value); err != nil {
@@ -125,7 +125,7 @@ func (r *Run) checkContent(f *File) error {
 		return nil
 	}
 	var size int64
-	found, err := r.x.row("SELECT size FROM contents WHERE id = ?", []any{f.Content}, &size)
+	found, err := r.x.db.Row("SELECT size FROM contents WHERE id = ?", []any{f.Content}, &size)
 	switch {
 	case err != nil:
 		return err
@@ -140,7 +140,7 @@ func (r *Run) checkContent(f *File) error {
 func (r *Run) insert(path int64, f *File, recheck, gap bool) (row int64, err error) {
 	end := sql.NullInt64{Int64: r.seq + 1, Valid: gap}
 	row = next(&r.x.last.files)
-	err = r.x.add(&r.held.files, fileValues([]any{row, r.set, path, r.seq, end, gap, recheck, len(f.Xattrs)}, f)...)
+	err = r.x.db.Add(&r.held.files, fileValues([]any{row, r.set, path, r.seq, end, gap, recheck, len(f.Xattrs)}, f)...)
 	if err != nil {
 		return 0, err
 	}
@@ -149,7 +149,7 @@ func (r *Run) insert(path int64, f *File, recheck, gap bool) (row int64, err err
 		if value == nil {
 			value = []byte{}
 		}
-		if _, _, err := r.x.exec("INSERT INTO xattrs (file, name, value) VALUES (?, ?, ?)", row, []byte(a.Name), value); err != nil {
+		if _, _, err := r.x.db.Exec("INSERT INTO xattrs (file, name, value) VALUES (?, ?, ?)", row, []byte(a.Name), value); err != nil {
 			return 0, err
 		}
 	}
@@ -159,7 +159,7 @@ func (r *Run) insert(path int64, f *File, recheck, gap bool) (row int64, err err
 // endVersion makes a version not hold from this run on. One that began in this
 // run never held.
 func (r *Run) endVersion(row int64) error {
-	_, n, err := r.x.exec("UPDATE files SET end_run = ?1 WHERE id = ?2 AND first_run < ?1", r.seq, row)
+	_, n, err := r.x.db.Exec("UPDATE files SET end_run = ?1 WHERE id = ?2 AND first_run < ?1", r.seq, row)
 	if err != nil || n == 1 {
 		return err
 	}
@@ -167,10 +167,10 @@ func (r *Run) endVersion(row int64) error {
 }
 
 func (r *Run) drop(row int64) error {
-	if _, _, err := r.x.exec("DELETE FROM xattrs WHERE file = ?", row); err != nil {
+	if _, _, err := r.x.db.Exec("DELETE FROM xattrs WHERE file = ?", row); err != nil {
 		return err
 	}
-	_, _, err := r.x.exec("DELETE FROM files WHERE id = ?", row)
+	_, _, err := r.x.db.Exec("DELETE FROM files WHERE id = ?", row)
 	return err
 }
 
@@ -217,7 +217,7 @@ func (r *Run) closeBelow(path int64) (int, error) {
 			"DELETE FROM files WHERE id IN (SELECT file FROM gaps WHERE run = ?2 AND path IN t)",
 			"DELETE FROM gaps WHERE run = ?2 AND path IN t",
 		} {
-			if _, _, err := x.exec(below+query, path, r.seq); err != nil {
+			if _, _, err := x.db.Exec(below+query, path, r.seq); err != nil {
 				return 0, err
 			}
 		}
@@ -232,7 +232,7 @@ func (r *Run) closeBelow(path int64) (int, error) {
 		{"UPDATE files SET end_run = ?2 WHERE set_id = ?3 AND end_run IS NULL AND path IN t", true},
 		{"DELETE FROM marks WHERE set_id = ?3 AND path IN (SELECT ?1 UNION ALL SELECT id FROM t)", false},
 	} {
-		_, n, err := x.exec(below+q.query, path, r.seq, r.set)
+		_, n, err := x.db.Exec(below+q.query, path, r.seq, r.set)
 		if err != nil {
 			return 0, err
 		}
@@ -267,12 +267,12 @@ func (r *Run) Gap(ctx context.Context, path int64, f File, errno int) error {
 		if err != nil {
 			return err
 		}
-		if _, _, err := x.exec("INSERT INTO gaps (run, path, errno, file) VALUES (?, ?, ?, ?)", r.seq, path, errno, row); err != nil {
+		if _, _, err := x.db.Exec("INSERT INTO gaps (run, path, errno, file) VALUES (?, ?, ?, ?)", r.seq, path, errno, row); err != nil {
 			return err
 		}
 		r.gaps++
 		r.changes++
-		_, _, err = x.exec("DELETE FROM marks WHERE set_id = ?1 AND path IN (?2, (SELECT parent FROM paths WHERE id = ?2))", r.set, path)
+		_, _, err = x.db.Exec("DELETE FROM marks WHERE set_id = ?1 AND path IN (?2, (SELECT parent FROM paths WHERE id = ?2))", r.set, path)
 		return err
 	})
 }
@@ -283,7 +283,7 @@ func (r *Run) fill(path int64) error {
 		return nil
 	}
 	var row int64
-	found, err := r.x.row("SELECT file FROM gaps WHERE run = ? AND path = ?", []any{r.seq, path}, &row)
+	found, err := r.x.db.Row("SELECT file FROM gaps WHERE run = ? AND path = ?", []any{r.seq, path}, &row)
 	if err != nil || !found {
 		return err
 	}
@@ -291,6 +291,6 @@ func (r *Run) fill(path int64) error {
 		return err
 	}
 	r.changes++
-	_, _, err = r.x.exec("DELETE FROM gaps WHERE run = ? AND path = ?", r.seq, path)
+	_, _, err = r.x.db.Exec("DELETE FROM gaps WHERE run = ? AND path = ?", r.seq, path)
 	return err
 }

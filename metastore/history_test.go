@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
@@ -172,7 +173,7 @@ func readFiles(t testing.TB, db, paths querier, query string, args ...any) map[s
 		t.Helper()
 		rows, err := db.QueryContext(t.Context(), query, args...)
 		if err == nil {
-			err = eachRow(t.Context(), rows, f)
+			err = sqlite.EachRow(t.Context(), rows, f)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -525,8 +526,8 @@ func (m *model) purge(t *testing.T, rt *rapid.T, x *Index) {
 	for _, b := range m.blobs {
 		if b.live && rapid.IntRange(0, 5).Draw(rt, "retire") == 0 {
 			b.retired = true
-			must(x.whole(func() error {
-				_, _, err := x.exec("UPDATE blobs SET retired = coalesce(retired, ?) WHERE seq = ? AND hash = ?", m.last+1, b.seq, b.hash[:])
+			must(x.db.Whole(func() error {
+				_, _, err := x.db.Exec("UPDATE blobs SET retired = coalesce(retired, ?) WHERE seq = ? AND hash = ?", m.last+1, b.seq, b.hash[:])
 				return err
 			}))
 		}
@@ -543,7 +544,7 @@ func (m *model) purge(t *testing.T, rt *rapid.T, x *Index) {
 	for _, set := range []string{"etc", "home"} {
 		has := func(s modelSnapshot) bool { return s.set == set }
 		var known bool
-		found, err := x.row("SELECT 1 FROM sets WHERE name = ?", []any{set}, &known)
+		found, err := x.db.Row("SELECT 1 FROM sets WHERE name = ?", []any{set}, &known)
 		must(errors.Join(err, x.finish()))
 		if found && len(gone) > 0 && !slices.ContainsFunc(m.done, has) {
 			closed = append(closed, set)
@@ -556,7 +557,7 @@ func (m *model) purge(t *testing.T, rt *rapid.T, x *Index) {
 	equal("closed sets", closed, got)
 	m.check(t, equal, x)
 	if rapid.Bool().Draw(rt, "clean") {
-		must(x.whole(x.soil)) // what rollbacks left goes, too
+		must(x.db.Whole(x.soil)) // what rollbacks left goes, too
 		for limit := int64(rapid.IntRange(1, 40).Draw(rt, "rows")); ; {
 			done, err := x.Clean(t.Context(), Cleaning{Rows: limit})
 			must(err)
@@ -573,9 +574,9 @@ func (m *model) purge(t *testing.T, rt *rapid.T, x *Index) {
 func leftovers(rt *rapid.T, x *Index) {
 	rt.Helper()
 	var base dumpedRows
-	rows, err := x.conn.QueryContext(context.Background(), "SELECT rows FROM bases")
+	rows, err := x.db.Conn.QueryContext(context.Background(), "SELECT rows FROM bases")
 	if err == nil {
-		err = eachRow(context.Background(), rows, func(scan func(...any) error) error {
+		err = sqlite.EachRow(context.Background(), rows, func(scan func(...any) error) error {
 			var packed []byte
 			if err := scan(&packed); err != nil {
 				return err
@@ -612,9 +613,9 @@ func leftovers(rt *rapid.T, x *Index) {
 			WITH RECURSIVE t (id) AS (SELECT path FROM files UNION SELECT path FROM marks UNION SELECT p.parent FROM t JOIN paths p ON p.id = t.id) SELECT id FROM t)`, base.paths},
 		"gaps": {"SELECT file FROM gaps WHERE run NOT IN (SELECT seq FROM runs)", nil},
 	} {
-		rows, err := x.conn.QueryContext(context.Background(), q.query)
+		rows, err := x.db.Conn.QueryContext(context.Background(), q.query)
 		if err == nil {
-			err = eachRow(context.Background(), rows, func(scan func(...any) error) error {
+			err = sqlite.EachRow(context.Background(), rows, func(scan func(...any) error) error {
 				var id int64
 				err := scan(&id)
 				if err == nil && !q.base.has(id) {
@@ -634,11 +635,11 @@ func (m *model) check(t *testing.T, equal func(string, any, any), x *Index) {
 	t.Helper()
 	for _, s := range m.done {
 		equal(fmt.Sprintf("snapshot %d", s.seq), s.show,
-			readFiles(t, x.conn, x.conn, "SELECT "+versionColumns+" FROM snapshot_files f WHERE run = ?", s.seq))
+			readFiles(t, x.db.Conn, x.db.Conn, "SELECT "+versionColumns+" FROM snapshot_files f WHERE run = ?", s.seq))
 		refs := []BlobRef{}
-		rows, err := x.conn.QueryContext(t.Context(), "SELECT b.seq, b.hash, b.size FROM snapshot_blobs s JOIN blobs b ON b.id = s.blob WHERE s.run = ?", s.seq)
+		rows, err := x.db.Conn.QueryContext(t.Context(), "SELECT b.seq, b.hash, b.size FROM snapshot_blobs s JOIN blobs b ON b.id = s.blob WHERE s.run = ?", s.seq)
 		if err == nil {
-			err = eachRow(t.Context(), rows, func(scan func(...any) error) error {
+			err = sqlite.EachRow(t.Context(), rows, func(scan func(...any) error) error {
 				var b BlobRef
 				var hash []byte
 				err := scan(&b.Seq, &hash, &b.Size)
@@ -677,7 +678,7 @@ func (m *model) compareDumps(t *testing.T, rt *rapid.T, r *Run, equal func(strin
 	t.Helper()
 	full := dumpAs(t, r, Full)
 	db := loadDump(t, full)
-	equal("dump", show, readFiles(t, db, r.x.conn, "SELECT id, path, 0, 0, "+fileColumns+" FROM files"))
+	equal("dump", show, readFiles(t, db, r.x.db.Conn, "SELECT id, path, 0, 0, "+fileColumns+" FROM files"))
 	own, _, err := r.Bases(t.Context())
 	if err != nil {
 		rt.Fatal(err)
@@ -698,7 +699,7 @@ func (m *model) compareDumps(t *testing.T, rt *rapid.T, r *Run, equal func(strin
 func dumpFiles(t *testing.T, r *Run) map[string]File {
 	t.Helper()
 	db := loadDump(t, dumpAs(t, r, Full))
-	return readFiles(t, db, r.x.conn, "SELECT id, path, 0, 0, "+fileColumns+" FROM files")
+	return readFiles(t, db, r.x.db.Conn, "SELECT id, path, 0, 0, "+fileColumns+" FROM files")
 }
 
 // dumpAs dumps the run's snapshot as the kind that is asked for.
@@ -716,7 +717,7 @@ func dumpAs(t *testing.T, r *Run, kind PartKind) []*memoryPart {
 	if kind == Differential {
 		d.base = d.content.base
 	}
-	if err := errors.Join(d.write(t.Context(), rs, Snapshot{Seq: r.Seq()}), rs.close()); err != nil {
+	if err := errors.Join(d.write(t.Context(), rs, Snapshot{Seq: r.Seq()}), rs.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return parts
@@ -733,7 +734,7 @@ func tablesOf(t *testing.T, db *sql.DB) map[string][]string {
 		}
 		rows, err := db.QueryContext(t.Context(), fmt.Sprintf("SELECT %s AS row FROM %s ORDER BY row", strings.Join(columns, "||','||"), i))
 		if err == nil {
-			err = eachRow(t.Context(), rows, func(scan func(...any) error) error {
+			err = sqlite.EachRow(t.Context(), rows, func(scan func(...any) error) error {
 				var row string
 				err := scan(&row)
 				all[i.String()] = append(all[i.String()], row)

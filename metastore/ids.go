@@ -3,6 +3,8 @@ package metastore
 import (
 	"context"
 	"fmt"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // ids are the last ids given out of the tables with many rows.
@@ -32,19 +34,19 @@ func (i *ids) byName(name string) *int64 {
 }
 
 // loadIDs reads the ids given out by earlier processes.
-func (s *session) loadIDs(ctx context.Context) error {
-	rows, err := s.conn.QueryContext(ctx, "SELECT name, last FROM ids")
+func (x *Index) loadIDs(ctx context.Context) error {
+	rows, err := x.db.Conn.QueryContext(ctx, "SELECT name, last FROM ids")
 	if err != nil {
 		return err
 	}
 	n := 0
-	err = eachRow(ctx, rows, func(scan func(...any) error) error {
+	err = sqlite.EachRow(ctx, rows, func(scan func(...any) error) error {
 		var name string
 		var last int64
 		if err := scan(&name, &last); err != nil {
 			return err
 		}
-		at := s.last.byName(name)
+		at := x.last.byName(name)
 		if at == nil {
 			return fmt.Errorf("%w: it counts ids of %q", ErrIndexDamaged, name)
 		}
@@ -55,20 +57,20 @@ func (s *session) loadIDs(ctx context.Context) error {
 	if err == nil && n != 4 {
 		err = fmt.Errorf("%w: it counts ids of %d tables", ErrIndexDamaged, n)
 	}
-	s.saved = s.last
+	x.saved = x.last
 	return err
 }
 
 // saveIDs writes down which ids were given out since the last commit.
-func (s *session) saveIDs() error {
-	if s.last == s.saved {
+func (x *Index) saveIDs() error {
+	if x.last == x.saved {
 		return nil
 	}
 	for _, name := range [...]string{"paths", "files", "contents", "chunks"} {
-		if _, _, err := s.exec("UPDATE ids SET last = ? WHERE name = ?", *s.last.byName(name), name); err != nil {
+		if _, _, err := x.db.Exec("UPDATE ids SET last = ? WHERE name = ?", *x.last.byName(name), name); err != nil {
 			return err
 		}
 	}
-	s.saved = s.last
+	x.saved = x.last
 	return nil
 }

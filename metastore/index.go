@@ -11,6 +11,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 //go:embed schema.sql
@@ -34,8 +37,6 @@ var (
 	ErrPending = errors.New("an earlier run is not finished")
 	// ErrRunOver: the run was committed or rolled back before.
 	ErrRunOver = errors.New("the run is over")
-
-	errClosed = errors.New("the index is closed")
 )
 
 // Index is one writer's record of its backups. Its methods may be called from
@@ -43,8 +44,12 @@ var (
 type Index struct {
 	path   string
 	writer string
-	*session
-	run *Run // in progress in this process; guarded by session.mu
+
+	mu    sync.Mutex // held by whoever uses what follows
+	db    *sqlite.Writer
+	run   *Run // in progress in this process
+	last  ids  // given out, and written when the transaction is committed
+	saved ids  // as in the database
 }
 
 // Options of an index; the zero value will do.
@@ -88,7 +93,7 @@ func createIndex(ctx context.Context, path, writer string) (err error) {
 	if err := file.Close(); err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite3", location(temp, "mode=rw&_synchronous=FULL"))
+	db, err := sql.Open("sqlite3", sqlite.Location(temp, "mode=rw&_synchronous=FULL"))
 	if err != nil {
 		return err
 	}
@@ -127,13 +132,12 @@ func OpenIndex(ctx context.Context, path string, o Options) (*Index, error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	s, err := openSession(ctx, path, o.OnCommit)
-	if err != nil {
+	x := &Index{path: path}
+	if x.db, err = sqlite.OpenWriter(ctx, path, x.saveIDs, o.OnCommit); err != nil {
 		return nil, openError(path, damage(err))
 	}
-	x := &Index{path: path, session: s}
 	if err := x.check(ctx, unclean); err != nil {
-		return nil, openError(path, errors.Join(damage(err), s.close()))
+		return nil, openError(path, errors.Join(damage(err), x.db.Close()))
 	}
 	return x, nil
 }
@@ -208,16 +212,16 @@ func (x *Index) check(ctx context.Context, unclean bool) error {
 	if err := x.loadIDs(ctx); err != nil {
 		return err
 	}
-	err := x.conn.QueryRowContext(ctx, "SELECT value FROM settings WHERE key = 'writer'").Scan(&x.writer)
+	err := x.db.Conn.QueryRowContext(ctx, "SELECT value FROM settings WHERE key = 'writer'").Scan(&x.writer)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%w: it does not say whose it is", ErrIndexDamaged)
 	}
 	return err
 }
 
-func (s *session) quickCheck(ctx context.Context) error {
+func (x *Index) quickCheck(ctx context.Context) error {
 	var result string
-	if err := s.conn.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+	if err := x.db.Conn.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
 		return err
 	}
 	if result != "ok" {
@@ -229,7 +233,9 @@ func (s *session) quickCheck(ctx context.Context) error {
 // Close closes the index. What a run in progress has not committed is lost, as
 // in a crash.
 func (x *Index) Close() error {
-	if err := x.close(); err != nil {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if err := x.db.Close(); err != nil {
 		return fmt.Errorf("close index %q: %w", x.path, err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -304,10 +305,10 @@ func TestClosedIndexSaysSo(t *testing.T) {
 	if err := x.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := x.Status(t.Context()); !errors.Is(err, errClosed) {
+	if _, err := x.Status(t.Context()); !errors.Is(err, sqlite.ErrClosed) {
 		t.Error(err)
 	}
-	if _, err := r.Path(t.Context(), 1, "a"); !errors.Is(err, errClosed) {
+	if _, err := r.Path(t.Context(), 1, "a"); !errors.Is(err, sqlite.ErrClosed) {
 		t.Error(err)
 	}
 }

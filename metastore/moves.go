@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // Move is a chunk that is stored, but should be uploaded again, and where in
@@ -90,13 +92,13 @@ func (r *Run) Moves(ctx context.Context, out MoveOut, after, limit int64) (moves
 		if err := r.commit(); err != nil { // readers see what is committed
 			return err
 		}
-		readers, err := openReaders(x.path)
+		readers, err := sqlite.OpenReaders(x.path)
 		if err != nil {
 			return err
 		}
 		p := &movePlan{references: f, run: r, blobs: chosen, moves: map[int64]*Move{}, contents: map[int64]int64{}}
 		moves, err = p.find(ctx, readers)
-		return errors.Join(err, readers.close())
+		return errors.Join(err, readers.Close())
 	})
 	return moves, last, err
 }
@@ -152,10 +154,10 @@ type movePlan struct {
 }
 
 // find reads backwards what collect read: chunks, then contents, then files.
-func (p *movePlan) find(ctx context.Context, rs readers) ([]Move, error) {
+func (p *movePlan) find(ctx context.Context, rs sqlite.Readers) ([]Move, error) {
 	last := p.run.x.last
 	chunks := make([][]Move, len(rs))
-	err := rs.sweep(ctx, last.chunks, func(ctx context.Context, n int, s *snapshotReader, k keys) error {
+	err := rs.Sweep(ctx, last.chunks, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
 		return p.findChunks(ctx, s, k, &chunks[n])
 	})
 	if err != nil {
@@ -168,9 +170,9 @@ func (p *movePlan) find(ctx context.Context, rs readers) ([]Move, error) {
 	}
 	type piece struct{ content, chunk, offset int64 }
 	pieces := make([][]piece, len(rs))
-	err = rs.sweep(ctx, last.contents, func(ctx context.Context, n int, s *snapshotReader, k keys) error {
-		return s.each(ctx, "SELECT content, offset, chunk FROM file_chunks WHERE content > ? AND content <= ? AND chunk IS NOT NULL",
-			[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+	err = rs.Sweep(ctx, last.contents, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
+		return s.Each(ctx, "SELECT content, offset, chunk FROM file_chunks WHERE content > ? AND content <= ? AND chunk IS NOT NULL",
+			[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 				var c piece
 				err := scan(&c.content, &c.offset, &c.chunk)
 				if p.references.contents.has(c.content) && p.moves[c.chunk] != nil {
@@ -207,7 +209,7 @@ func (p *movePlan) find(ctx context.Context, rs readers) ([]Move, error) {
 }
 
 // findChunks finds the chunks that are read from one of the blobs.
-func (p *movePlan) findChunks(ctx context.Context, s *snapshotReader, k keys, to *[]Move) error {
+func (p *movePlan) findChunks(ctx context.Context, s *sqlite.Reader, k sqlite.Keys, to *[]Move) error {
 	var at, size int64
 	var best *liveBlob
 	var found []Move
@@ -216,8 +218,8 @@ func (p *movePlan) findChunks(ctx context.Context, s *snapshotReader, k keys, to
 			found = append(found, Move{Chunk: at, Size: size})
 		}
 	}
-	err := s.each(ctx, "SELECT chunk, blob, length FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
-		[]any{k.after, k.upTo}, func(scan func(...any) error) error {
+	err := s.Each(ctx, "SELECT chunk, blob, length FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
+		[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 			var chunk, blob, length int64
 			if err := scan(&chunk, &blob, &length); err != nil {
 				return err
@@ -236,28 +238,28 @@ func (p *movePlan) findChunks(ctx context.Context, s *snapshotReader, k keys, to
 	if err != nil {
 		return err
 	}
-	hash, err := prepare(s.conn, "SELECT hash FROM chunks WHERE id = ?")
+	hash, err := s.Prepare("SELECT hash FROM chunks WHERE id = ?")
 	if err != nil {
 		return err
 	}
 	for i := range found {
-		err := hash.eachScan(ctx, []any{found[i].Chunk}, func(scan func(...any) error) error {
+		err := hash.EachScan(ctx, []any{found[i].Chunk}, func(scan func(...any) error) error {
 			var b []byte
 			err := scan(&b)
 			copy(found[i].Hash[:], b)
 			return err
 		})
 		if err != nil {
-			return errors.Join(err, hash.stmt.Close())
+			return errors.Join(err, hash.Close())
 		}
 	}
 	*to = append(*to, found...)
-	return hash.stmt.Close()
+	return hash.Close()
 }
 
 // findFiles finds for each of the contents a file of the snapshot that has it.
-func (p *movePlan) findFiles(ctx context.Context, s *snapshotReader) error {
-	return s.each(ctx, "SELECT path, content FROM files NOT INDEXED WHERE set_id = ? AND end_run IS NULL AND content IS NOT NULL",
+func (p *movePlan) findFiles(ctx context.Context, s *sqlite.Reader) error {
+	return s.Each(ctx, "SELECT path, content FROM files NOT INDEXED WHERE set_id = ? AND end_run IS NULL AND content IS NOT NULL",
 		[]any{p.run.set}, func(scan func(...any) error) error {
 			var path, content int64
 			if err := scan(&path, &content); err != nil {

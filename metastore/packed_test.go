@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"github.com/google/go-cmp/cmp"
 	"github.com/mattn/go-sqlite3"
 	"pgregory.net/rapid"
@@ -17,11 +18,11 @@ import (
 // emptyPacker is a packer of a table of its own.
 func emptyPacker(t testing.TB, p packing) *packer {
 	t.Helper()
-	c, err := (&sqlite3.SQLiteDriver{}).Open(location(filepath.Join(t.TempDir(), "db"), "mode=rwc&_synchronous=OFF&_journal_mode=MEMORY"))
+	c, err := (&sqlite3.SQLiteDriver{}).Open(sqlite.Location(filepath.Join(t.TempDir(), "db"), "mode=rwc&_synchronous=OFF&_journal_mode=MEMORY"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := &buildConn{SQLiteConn: c.(*sqlite3.SQLiteConn)}
+	conn := &sqlite.Conn{SQLiteConn: c.(*sqlite3.SQLiteConn)}
 	t.Cleanup(func() { conn.Close() })
 	if _, err := conn.Exec("CREATE TABLE "+p.table+" (first BLOB PRIMARY KEY, data BLOB NOT NULL)", nil); err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ func (r *Run) Directory(ctx context.Context, parent int64, name string) (d Direc
 	// Versions that are held back are of entries that are not looked up again.
 	err = r.add(ctx, "look up a directory", func(x *Index) error {
 		var mark []byte
-		found, err := x.row(`SELECT p.id, m.mark, coalesce(f.volume, 0) FROM paths p
+		found, err := x.db.Row(`SELECT p.id, m.mark, coalesce(f.volume, 0) FROM paths p
 			LEFT JOIN marks m ON m.set_id = ?1 AND m.path = p.id
 			LEFT JOIN files f ON f.set_id = ?1 AND f.path = p.id AND f.end_run IS NULL AND f.type = 'd' AND f.state = 'complete'
 			WHERE p.parent = ?2 AND p.name = ?3`, []any{r.set, parent, []byte(name)}, &d.Path, &mark, &d.Volume)
@@ -53,7 +53,7 @@ func (r *Run) Path(ctx context.Context, parent int64, name string) (id int64, er
 		return 0, err
 	}
 	err = r.write(ctx, "look up a path", func(x *Index) error {
-		found, err := x.row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(name)}, &id)
+		found, err := x.db.Row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(name)}, &id)
 		if err == nil && !found {
 			id, err = x.addPath(parent, name)
 		}
@@ -77,17 +77,17 @@ func (r *Run) NewPaths(ctx context.Context, parent int64, names []string) (ids [
 	err = r.add(ctx, "make paths", func(x *Index) error {
 		for i, name := range names {
 			ids[i] = next(&x.last.paths)
-			if err := x.add(&r.held.paths, ids[i], parent, []byte(name)); err != nil {
+			if err := x.db.Add(&r.held.paths, ids[i], parent, []byte(name)); err != nil {
 				return err
 			}
 		}
-		if err := x.flush(&r.held.paths); err != nil {
+		if err := x.db.Flush(&r.held.paths); err != nil {
 			return err
 		}
 		var made int64
-		_, err := x.row("SELECT count(*) FROM paths WHERE id BETWEEN ? AND ?", []any{ids[0], ids[len(ids)-1]}, &made)
+		_, err := x.db.Row("SELECT count(*) FROM paths WHERE id BETWEEN ? AND ?", []any{ids[0], ids[len(ids)-1]}, &made)
 		for i := 0; err == nil && made < int64(len(ids)) && i < len(ids); i++ {
-			_, err = x.row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(names[i])}, &ids[i])
+			_, err = x.db.Row("SELECT id FROM paths WHERE parent = ? AND name = ?", []any{parent, []byte(names[i])}, &ids[i])
 		}
 		return err
 	})
@@ -108,10 +108,10 @@ func checkEntry(parent int64, name string) error {
 // nameLimit is the longest name in bytes that readers accept.
 const nameLimit = 255
 
-func (s *session) addPath(parent int64, name string) (int64, error) {
+func (x *Index) addPath(parent int64, name string) (int64, error) {
 	// The parent must be known, or nobody would ever find the entry.
-	id := next(&s.last.paths)
-	_, n, err := s.exec("INSERT INTO paths SELECT ?, id, ? FROM paths WHERE id = ?", id, []byte(name), parent)
+	id := next(&x.last.paths)
+	_, n, err := x.db.Exec("INSERT INTO paths SELECT ?, id, ? FROM paths WHERE id = ?", id, []byte(name), parent)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%q has the unknown parent %d", name, parent)
 	}
@@ -133,10 +133,10 @@ func (r *Run) Volume(ctx context.Context, fstype string, fsid uint64, root strin
 		return 0, err
 	}
 	err = r.write(ctx, "look up a volume", func(x *Index) error {
-		found, err := x.row("SELECT id FROM volumes WHERE fstype = ? AND fsid = ? AND root = ?",
+		found, err := x.db.Row("SELECT id FROM volumes WHERE fstype = ? AND fsid = ? AND root = ?",
 			[]any{fstype, int64(fsid), []byte(root)}, &id)
 		if err == nil && !found {
-			id, _, err = x.exec("INSERT INTO volumes (fstype, fsid, root) VALUES (?, ?, ?)", fstype, int64(fsid), []byte(root))
+			id, _, err = x.db.Exec("INSERT INTO volumes (fstype, fsid, root) VALUES (?, ?, ?)", fstype, int64(fsid), []byte(root))
 		}
 		return err
 	})
@@ -148,7 +148,7 @@ func (r *Run) Volume(ctx context.Context, fstype string, fsid uint64, root strin
 // none has to be looked at again. A rollback forgets it.
 func (r *Run) SetMark(ctx context.Context, path int64, m [16]byte) error {
 	return r.add(ctx, "mark a directory", func(x *Index) error {
-		_, _, err := x.exec(`INSERT INTO marks (set_id, path, mark, run) VALUES (?, ?, ?, ?)
+		_, _, err := x.db.Exec(`INSERT INTO marks (set_id, path, mark, run) VALUES (?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET mark = excluded.mark, run = excluded.run WHERE mark <> excluded.mark`,
 			r.set, path, m[:], r.seq)
 		return err
@@ -158,7 +158,7 @@ func (r *Run) SetMark(ctx context.Context, path int64, m [16]byte) error {
 // ClearMark makes the next run look at every entry of a directory.
 func (r *Run) ClearMark(ctx context.Context, path int64) error {
 	return r.add(ctx, "clear a mark", func(x *Index) error {
-		_, _, err := x.exec("DELETE FROM marks WHERE set_id = ? AND path = ?", r.set, path)
+		_, _, err := x.db.Exec("DELETE FROM marks WHERE set_id = ? AND path = ?", r.set, path)
 		return err
 	})
 }

@@ -114,14 +114,14 @@ func (b *Rebuilding) begin(p Past) (*Run, error) {
 	defer x.mu.Unlock()
 	r := &Run{x: x, seq: p.Seq, held: newBulks()}
 	x.run = r
-	found, err := x.row("SELECT id FROM sets WHERE name = ?", []any{p.Set}, &r.set)
+	found, err := x.db.Row("SELECT id FROM sets WHERE name = ?", []any{p.Set}, &r.set)
 	if err == nil && !found {
-		r.set, _, err = x.exec("INSERT INTO sets (name) VALUES (?)", p.Set)
+		r.set, _, err = x.db.Exec("INSERT INTO sets (name) VALUES (?)", p.Set)
 	}
 	if err != nil {
 		return nil, err
 	}
-	_, _, err = x.exec(`INSERT INTO runs (seq, set_id, snapshot, started_s, started_ns, recipients, first_content, state, hash)
+	_, _, err = x.db.Exec(`INSERT INTO runs (seq, set_id, snapshot, started_s, started_ns, recipients, first_content, state, hash)
 		VALUES (?, ?, ?, ?, ?, ?, ?, 'committed', ?)`,
 		p.Seq, r.set, p.SnapshotID, p.Started.Sec, p.Started.Nsec, r.recipients[:], x.last.contents+1, p.Hash[:])
 	return r, err
@@ -135,9 +135,9 @@ func (b *Rebuilding) end(r *Run) error {
 	if err := r.commit(); err != nil {
 		return err
 	}
-	_, _, err := b.x.exec("UPDATE runs SET recipients = ? WHERE seq = ?", r.recipients[:], r.seq)
+	_, _, err := b.x.db.Exec("UPDATE runs SET recipients = ? WHERE seq = ?", r.recipients[:], r.seq)
 	if err == nil {
-		err = b.x.commit()
+		err = b.x.db.Commit()
 	}
 	r.end()
 	return err
@@ -186,9 +186,9 @@ func (b *Rebuilding) settle(ctx context.Context, live []BlobRef, lists []byte) (
 	x := b.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return made, x.durably(func() error {
+	return made, x.db.Durably(func() error {
 		var ended []int64
-		err := x.each(ctx, "SELECT id, seq, hash, size FROM blobs", nil, func(scan func(...any) error) error {
+		err := x.db.Each(ctx, "SELECT id, seq, hash, size FROM blobs", nil, func(scan func(...any) error) error {
 			var id, size int64
 			var n name
 			var hash []byte
@@ -209,17 +209,17 @@ func (b *Rebuilding) settle(ctx context.Context, live []BlobRef, lists []byte) (
 		}
 		for _, id := range ended {
 			// What the newest run does not count on may have been deleted since.
-			if _, _, err := x.exec("UPDATE blobs SET end_run = max(?, seq + 1) WHERE id = ?", b.last+1, id); err != nil {
+			if _, _, err := x.db.Exec("UPDATE blobs SET end_run = max(?, seq + 1) WHERE id = ?", b.last+1, id); err != nil {
 				return err
 			}
 		}
-		if _, _, err := x.exec("UPDATE runs SET lists = ? WHERE seq = ?", lists, b.last); err != nil {
+		if _, _, err := x.db.Exec("UPDATE runs SET lists = ? WHERE seq = ?", lists, b.last); err != nil {
 			return err
 		}
-		if _, err := x.row("SELECT count(*) FROM runs", nil, &made.Runs); err != nil {
+		if _, err := x.db.Row("SELECT count(*) FROM runs", nil, &made.Runs); err != nil {
 			return err
 		}
-		_, err = x.row("SELECT count(*) FROM files WHERE end_run IS NULL", nil, &made.Entries)
+		_, err = x.db.Row("SELECT count(*) FROM files WHERE end_run IS NULL", nil, &made.Entries)
 		return err
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"syscall"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // replaying is a snapshot on its way back into the index: its entries are
@@ -59,7 +61,7 @@ func (t *replaying) begin(ctx context.Context) error {
 	if err != nil {
 		return t.view.fail("read volumes", err)
 	}
-	err = eachRow(ctx, rows, func(scan func(...any) error) error {
+	err = sqlite.EachRow(ctx, rows, func(scan func(...any) error) error {
 		var id, fsid int64
 		var fstype, root string
 		if err := scan(&id, &fstype, &fsid, &root); err != nil {
@@ -75,7 +77,7 @@ func (t *replaying) begin(ctx context.Context) error {
 	if rows, err = t.view.db.QueryContext(ctx, "SELECT id, hash, seq, size, header, recipients, level, upload_ms FROM blobs ORDER BY seq, id"); err != nil {
 		return t.view.fail("read blobs", err)
 	}
-	err = eachRow(ctx, rows, func(scan func(...any) error) error { return t.blob(ctx, scan) })
+	err = sqlite.EachRow(ctx, rows, func(scan func(...any) error) error { return t.blob(ctx, scan) })
 	if err != nil {
 		return t.view.fail("read blobs", err)
 	}
@@ -91,9 +93,9 @@ func (t *replaying) blob(ctx context.Context, scan func(...any) error) error {
 	}
 	copy(t.run.recipients[:], recipients)
 	return t.run.write(ctx, "record a blob", func(x *Index) error {
-		known, err := x.row("SELECT id FROM blobs WHERE seq = ? AND hash = ?", []any{seq, hash}, &row)
+		known, err := x.db.Row("SELECT id FROM blobs WHERE seq = ? AND hash = ?", []any{seq, hash}, &row)
 		if err == nil && !known {
-			row, _, err = x.exec("INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			row, _, err = x.db.Exec("INSERT INTO blobs (hash, seq, size, header, recipients, level, upload_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
 				hash, seq, size, header, recipients, level, ms)
 		}
 		t.blobs[id] = row
@@ -180,7 +182,7 @@ func (t *replaying) match(ctx context.Context, folder int64, nodes []Node, known
 	}
 	return t.run.read(ctx, "look up a folder's entries", func(x *Index) error {
 		i := 0
-		return x.each(ctx, "SELECT "+versionColumns+`, p.name FROM paths p CROSS JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
+		return x.db.Each(ctx, "SELECT "+versionColumns+`, p.name FROM paths p CROSS JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
 			WHERE p.parent = ? AND p.name >= ? AND p.name <= ? ORDER BY p.name`,
 			[]any{t.run.set, folder, []byte(nodes[0].Name), []byte(nodes[len(nodes)-1].Name)}, func(scan func(...any) error) error {
 				var v Version
@@ -258,11 +260,11 @@ func (t *replaying) same(ctx context.Context, n *Node, f *File, v *Version) (boo
 func (t *replaying) known(ctx context.Context, content int64, p *Piece) (known bool, err error) {
 	return known, t.run.read(ctx, "look up a piece of a file", func(x *Index) error {
 		if p.Hole {
-			known, err = x.row("SELECT 1 FROM file_chunks WHERE content = ? AND offset = ? AND length = ? AND chunk IS NULL",
+			known, err = x.db.Row("SELECT 1 FROM file_chunks WHERE content = ? AND offset = ? AND length = ? AND chunk IS NULL",
 				[]any{content, p.Offset, p.Length}, new(int64))
 			return err
 		}
-		known, err = x.row(`SELECT 1 FROM file_chunks f JOIN chunks c ON c.id = f.chunk WHERE f.content = ?1 AND f.offset = ?2 AND f.length = ?3 AND c.hash = ?4
+		known, err = x.db.Row(`SELECT 1 FROM file_chunks f JOIN chunks c ON c.id = f.chunk WHERE f.content = ?1 AND f.offset = ?2 AND f.length = ?3 AND c.hash = ?4
 			AND (?5 = 0 OR EXISTS (SELECT 1 FROM blob_chunks l WHERE l.chunk = c.id AND l.blob = ?5))`,
 			[]any{content, p.Offset, p.Length, p.Chunk[:], t.blobs[p.BlobID]}, new(int64))
 		return err
@@ -293,7 +295,7 @@ func (t *replaying) content(ctx context.Context, n *Node, like int64) (id int64,
 			return errors.New("a chunk is in a blob that is not there")
 		}
 		return t.run.add(ctx, "record a chunk's place", func(x *Index) error {
-			return x.add(&t.run.held.blobChunks, c.Chunk, blob, p.FrameOffset, p.FrameLength, p.FrameStart, p.ChunkSize)
+			return x.db.Add(&t.run.held.blobChunks, c.Chunk, blob, p.FrameOffset, p.FrameLength, p.FrameStart, p.ChunkSize)
 		})
 	})
 	if err != nil {
@@ -323,10 +325,10 @@ func (t *replaying) closeGone(ctx context.Context, ino uint64, folder int64, ent
 		var children []child
 		err := t.run.read(ctx, "look up a folder's entries", func(x *Index) error {
 			var n int64
-			if _, err := x.row("SELECT count(*) "+open, []any{t.run.set, folder}, &n); err != nil || gaps == 0 && n == entries {
+			if _, err := x.db.Row("SELECT count(*) "+open, []any{t.run.set, folder}, &n); err != nil || gaps == 0 && n == entries {
 				return err // each entry has an open version, and there are no others
 			}
-			return x.each(ctx, "SELECT p.id, p.name "+open+" AND p.name > ? ORDER BY p.name LIMIT ?",
+			return x.db.Each(ctx, "SELECT p.id, p.name "+open+" AND p.name > ? ORDER BY p.name LIMIT ?",
 				[]any{t.run.set, folder, []byte(after), nodesAtOnce},
 				func(scan func(...any) error) error {
 					var c child

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -107,11 +108,11 @@ func TestARebuildWithoutItsLogIsNone(t *testing.T) {
 	if err := b.Add(ctx, Past{Seq: 1, Set: "home", SnapshotID: "host-1"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	beside, err := openReader(path + rebuildSuffix) // keeps the log from being brought in
+	beside, err := sqlite.OpenReader(path + rebuildSuffix) // keeps the log from being brought in
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer beside.close()
+	defer beside.Close()
 	if _, err := b.Finish(ctx, nil, nil); err == nil {
 		t.Error("an index came to be of which the log is lost")
 	}

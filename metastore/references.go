@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // references is what a snapshot is made of, as the run sees it at one moment.
@@ -86,10 +88,10 @@ func (r *Run) collect(ctx context.Context) (_ *references, err error) {
 	if err := r.commit(); err != nil { // readers see what is committed
 		return nil, err
 	}
-	if c.readers, err = openReaders(r.x.path); err != nil {
+	if c.readers, err = sqlite.OpenReaders(r.x.path); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.collect(ctx), c.readers.close()); err != nil {
+	if err := errors.Join(c.collect(ctx), c.readers.Close()); err != nil {
 		return nil, err
 	}
 	if err := r.knownVolumes(ctx, f); err != nil {
@@ -116,7 +118,7 @@ func (r *Run) collectGaps(ctx context.Context, f *references) error {
 		{&f.hidden, `WITH RECURSIVE t (id) AS (SELECT p.id FROM gaps g JOIN paths p ON p.parent = g.path WHERE g.run = ?
 			UNION SELECT p.id FROM t JOIN paths p ON p.parent = t.id) SELECT id FROM t`},
 	} {
-		err := r.x.each(ctx, q.query, []any{r.seq}, func(scan func(...any) error) error {
+		err := r.x.db.Each(ctx, q.query, []any{r.seq}, func(scan func(...any) error) error {
 			var path int64
 			err := scan(&path)
 			q.set.add(path)
@@ -133,7 +135,7 @@ func (r *Run) collectGaps(ctx context.Context, f *references) error {
 // could be found out are on none.
 func (r *Run) knownVolumes(ctx context.Context, f *references) error {
 	var known bitset
-	err := r.x.each(ctx, "SELECT id FROM volumes", nil, func(scan func(...any) error) error {
+	err := r.x.db.Each(ctx, "SELECT id FROM volumes", nil, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		if f.volumes.has(id) {
@@ -147,7 +149,7 @@ func (r *Run) knownVolumes(ctx context.Context, f *references) error {
 
 func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
 	blobs := liveBlobs{}
-	return blobs, r.x.each(ctx, "SELECT id, seq, hash, size, recipients = ?, retired IS NOT NULL FROM blobs WHERE end_run IS NULL", []any{r.recipients[:]},
+	return blobs, r.x.db.Each(ctx, "SELECT id, seq, hash, size, recipients = ?, retired IS NOT NULL FROM blobs WHERE end_run IS NULL", []any{r.recipients[:]},
 		func(scan func(...any) error) error {
 			b := &liveBlob{}
 			var hash sql.RawBytes
@@ -213,7 +215,7 @@ func (r *Run) Missing(ctx context.Context) (files []MissingFile, err error) {
 		if err != nil || !f.lost {
 			return err
 		}
-		err = x.each(ctx, `SELECT `+versionColumns+` FROM files f WHERE f.set_id = ? AND f.end_run IS NULL AND f.content IS NOT NULL AND EXISTS (
+		err = x.db.Each(ctx, `SELECT `+versionColumns+` FROM files f WHERE f.set_id = ? AND f.end_run IS NULL AND f.content IS NOT NULL AND EXISTS (
 			SELECT 1 FROM file_chunks c WHERE c.content = f.content AND c.chunk IS NOT NULL AND NOT EXISTS (
 				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.chunk AND b.end_run IS NULL AND (b.recipients = ? OR ?)))
 			ORDER BY f.id`, []any{r.set, r.recipients[:], r.spread}, func(scan func(...any) error) error {
@@ -233,8 +235,8 @@ func (r *Run) Missing(ctx context.Context) (files []MissingFile, err error) {
 }
 
 // components are the names on the way from "/" to a path.
-func (s *session) components(ctx context.Context, path int64) (names []string, err error) {
-	err = s.each(ctx, `WITH RECURSIVE t (parent, name) AS (SELECT parent, name FROM paths WHERE id = ?
+func (x *Index) components(ctx context.Context, path int64) (names []string, err error) {
+	err = x.db.Each(ctx, `WITH RECURSIVE t (parent, name) AS (SELECT parent, name FROM paths WHERE id = ?
 		UNION ALL SELECT p.parent, p.name FROM t JOIN paths p ON p.id = t.parent)
 		SELECT name FROM t WHERE parent <> 0`, []any{path}, func(scan func(...any) error) error {
 		var name string

@@ -37,7 +37,7 @@ func (c *cleaning) retire() error {
 			c.done.More = true
 			return nil
 		}
-		if _, _, err := c.x.exec("UPDATE blobs SET retired = ? WHERE id = ?", c.last+1, b.id); err != nil {
+		if _, _, err := c.x.db.Exec("UPDATE blobs SET retired = ? WHERE id = ?", c.last+1, b.id); err != nil {
 			return err
 		}
 		c.done.Retired++

@@ -70,10 +70,10 @@ func (x *Index) begin(ctx context.Context, info RunInfo) (*Run, error) {
 		return nil, err
 	}
 	r := &Run{x: x, seq: s.LastSeq + 1, recipients: info.Recipients, spread: info.Spread, held: newBulks()}
-	return r, x.whole(func() error {
-		found, err := x.row("SELECT id FROM sets WHERE name = ?", []any{info.Set}, &r.set)
+	return r, x.db.Whole(func() error {
+		found, err := x.db.Row("SELECT id FROM sets WHERE name = ?", []any{info.Set}, &r.set)
 		if err == nil && !found {
-			r.set, _, err = x.exec("INSERT INTO sets (name) VALUES (?)", info.Set)
+			r.set, _, err = x.db.Exec("INSERT INTO sets (name) VALUES (?)", info.Set)
 		}
 		if err != nil {
 			return err
@@ -81,7 +81,7 @@ func (x *Index) begin(ctx context.Context, info RunInfo) (*Run, error) {
 		if err := r.compareRecipients(); err != nil {
 			return err
 		}
-		_, _, err = x.exec(`INSERT INTO runs (seq, set_id, snapshot, started_s, started_ns, recipients, first_content, state)
+		_, _, err = x.db.Exec(`INSERT INTO runs (seq, set_id, snapshot, started_s, started_ns, recipients, first_content, state)
 			VALUES (?, ?, ?, ?, ?, ?, ?, 'running')`,
 			r.seq, r.set, info.SnapshotID, info.Started.Sec, info.Started.Nsec, r.recipients[:], x.last.contents+1)
 		return err
@@ -97,11 +97,11 @@ func (r *Run) compareRecipients() error {
 	if r.spread {
 		return nil
 	}
-	_, err := x.row("SELECT EXISTS (SELECT 1 FROM blobs WHERE end_run IS NULL AND recipients <> ?)", []any{r.recipients[:]}, &r.foreign)
+	_, err := x.db.Row("SELECT EXISTS (SELECT 1 FROM blobs WHERE end_run IS NULL AND recipients <> ?)", []any{r.recipients[:]}, &r.foreign)
 	if err != nil || !r.foreign {
 		return err
 	}
-	_, _, err = x.exec("DELETE FROM marks WHERE set_id = ?", r.set)
+	_, _, err = x.db.Exec("DELETE FROM marks WHERE set_id = ?", r.set)
 	return err
 }
 
@@ -115,7 +115,7 @@ func (r *Run) read(ctx context.Context, what string, f func(x *Index) error) err
 	if err := r.usable(ctx); err != nil {
 		return err
 	}
-	if err := r.x.flush(r.held.all()...); err != nil {
+	if err := r.x.db.Flush(r.held.all()...); err != nil {
 		r.failed = r.x.fail(what, err)
 		return r.failed
 	}
@@ -125,7 +125,7 @@ func (r *Run) read(ctx context.Context, what string, f func(x *Index) error) err
 // write runs f in the run's transaction and commits it once it is big enough.
 func (r *Run) write(ctx context.Context, what string, f func(x *Index) error) error {
 	return r.add(ctx, what, func(x *Index) error {
-		if err := x.flush(r.held.all()...); err != nil {
+		if err := x.db.Flush(r.held.all()...); err != nil {
 			return err
 		}
 		return f(x)
@@ -140,7 +140,7 @@ func (r *Run) add(ctx context.Context, what string, f func(x *Index) error) erro
 		return err
 	}
 	err := f(r.x)
-	if err == nil && r.x.changed+int64(len(r.fresh)) >= r.x.batch {
+	if err == nil && r.x.db.Changed+int64(len(r.fresh)) >= r.x.db.Batch {
 		err = r.commit()
 	}
 	if err != nil {
@@ -154,10 +154,10 @@ func (r *Run) commit() error {
 	if err := r.fresh.write(r.x, r.held); err != nil {
 		return err
 	}
-	if err := r.x.flush(r.held.all()...); err != nil {
+	if err := r.x.db.Flush(r.held.all()...); err != nil {
 		return err
 	}
-	return r.x.commit()
+	return r.x.db.Commit()
 }
 
 func (r *Run) usable(ctx context.Context) error {
@@ -196,18 +196,18 @@ func (r *Run) SetIntent(ctx context.Context, c Commit) error {
 		if err := r.commit(); err != nil {
 			return err
 		}
-		err := x.durably(func() error {
+		err := x.db.Durably(func() error {
 			// Nothing can begin between here and Confirm, so this is the
 			// same as letting go of them then.
 			for _, id := range refs.released {
-				if _, _, err := x.exec("UPDATE blobs SET end_run = ? WHERE id = ?", r.seq+1, id); err != nil {
+				if _, _, err := x.db.Exec("UPDATE blobs SET end_run = ? WHERE id = ?", r.seq+1, id); err != nil {
 					return err
 				}
 			}
 			if err := r.setBase(refs, c); err != nil {
 				return err
 			}
-			_, _, err := x.exec("UPDATE runs SET state = 'intent', manifest = ?, signature = ?, hash = ?, lists = ? WHERE seq = ?",
+			_, _, err := x.db.Exec("UPDATE runs SET state = 'intent', manifest = ?, signature = ?, hash = ?, lists = ? WHERE seq = ?",
 				c.Manifest, c.Signature, c.Hash[:], c.Lists, r.seq)
 			return err
 		})
@@ -234,7 +234,7 @@ func (r *Run) Rollback(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := r.x.abort(); err != nil {
+	if err := r.x.db.Abort(); err != nil {
 		return r.x.fail("roll back", err)
 	}
 	if err := r.x.undo(r.seq); err != nil {

@@ -221,17 +221,17 @@ func TestAnUnchangedDirectoryCostsOneQueryAndNoWrite(t *testing.T) {
 
 	r = begin(t, x, "home")
 	changes := func() (n int64) {
-		if err := x.conn.QueryRowContext(t.Context(), "SELECT total_changes()").Scan(&n); err != nil {
+		if err := x.db.Conn.QueryRowContext(t.Context(), "SELECT total_changes()").Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	statements, before := x.statements, changes()
+	statements, before := x.db.Statements, changes()
 	d, err := r.Directory(t.Context(), 1, "a")
 	if err != nil || d != (DirectoryMark{Path: at(t, r, "/a"), Mark: mark, Marked: true, Volume: d.Volume}) {
 		t.Error(d, err)
 	}
-	if n := x.statements - statements - 1; n != 1 { // at asked once
+	if n := x.db.Statements - statements - 1; n != 1 { // at asked once
 		t.Errorf("%d statements", n)
 	}
 	if n := changes() - before; n != 0 {
@@ -261,7 +261,7 @@ func TestAnUnchangedEntryIsNotWritten(t *testing.T) {
 	if _, _, err := r.Open(t.Context(), at(t, r, "/f")); err != nil { // which writes what is held back
 		t.Fatal(err)
 	}
-	if err := x.conn.QueryRowContext(t.Context(), "SELECT count(*) FROM files").Scan(&versions); err != nil || versions != 3 {
+	if err := x.db.Conn.QueryRowContext(t.Context(), "SELECT count(*) FROM files").Scan(&versions); err != nil || versions != 3 {
 		t.Errorf("%d versions, %v", versions, err)
 	}
 }
@@ -272,7 +272,7 @@ func TestIDsAreNotReusedAfterARollback(t *testing.T) {
 		f := withContent(t, r, file(1), "hello")
 		record(t, r, "/", folder())
 		record(t, r, "/f", f)
-		if err := r.x.commit(); err != nil {
+		if err := r.x.db.Commit(); err != nil {
 			t.Fatal(err)
 		}
 		v, _, err := r.Open(t.Context(), at(t, r, "/f"))
@@ -293,7 +293,7 @@ func TestIDsAreNotReusedAfterARollback(t *testing.T) {
 	}
 	for _, table := range []string{"files", "contents", "file_chunks", "runs"} {
 		var n int
-		if err := x.conn.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil || n != 0 {
+		if err := x.db.Conn.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil || n != 0 {
 			t.Errorf("%d rows of %s are left: %v", n, table, err)
 		}
 	}

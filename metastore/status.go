@@ -67,7 +67,7 @@ func (x *Index) Status(ctx context.Context) (s Status, err error) {
 
 func (x *Index) status(ctx context.Context) (Status, error) {
 	s := Status{Writer: x.writer}
-	err := x.each(ctx, `SELECT seq, state, manifest, signature, hash FROM runs
+	err := x.db.Each(ctx, `SELECT seq, state, manifest, signature, hash FROM runs
 		WHERE state <> 'committed' OR seq = (SELECT max(seq) FROM runs WHERE state = 'committed')`, nil,
 		func(scan func(...any) error) error {
 			var seq int64
@@ -108,7 +108,7 @@ func (x *Index) rollback(ctx context.Context) error {
 		return fmt.Errorf("%w: run %d is in progress", ErrPending, x.run.seq)
 	}
 	s, err := x.status(ctx)
-	if err = errors.Join(err, x.abort()); err != nil {
+	if err = errors.Join(err, x.db.Abort()); err != nil {
 		return err
 	}
 	switch {
@@ -122,8 +122,8 @@ func (x *Index) rollback(ctx context.Context) error {
 
 // undo takes back a run. The versions that stand for gaps are never reopened:
 // theirs was one run only.
-func (s *session) undo(seq int64) error {
-	return s.whole(func() error {
+func (x *Index) undo(seq int64) error {
+	return x.db.Whole(func() error {
 		for _, query := range []string{
 			"DELETE FROM xattrs WHERE file IN (SELECT id FROM files WHERE first_run = ?1)",
 			"DELETE FROM files WHERE first_run = ?1",
@@ -134,7 +134,7 @@ func (s *session) undo(seq int64) error {
 			"DELETE FROM contents WHERE id >= (SELECT first_content FROM runs WHERE seq = ?1)",
 			"DELETE FROM runs WHERE seq = ?1",
 		} {
-			if _, _, err := s.exec(query, seq); err != nil {
+			if _, _, err := x.db.Exec(query, seq); err != nil {
 				return err
 			}
 		}
@@ -162,10 +162,10 @@ func (x *Index) confirm(ctx context.Context, seq int64) error {
 	case s.Intent == nil || s.Intent.Seq != seq:
 		return errors.Join(fmt.Errorf("run %d has no intent", seq), x.finish())
 	}
-	return x.durably(func() error {
-		_, _, err := x.exec("UPDATE runs SET state = 'committed', manifest = NULL, signature = NULL WHERE seq = ?", seq)
+	return x.db.Durably(func() error {
+		_, _, err := x.db.Exec("UPDATE runs SET state = 'committed', manifest = NULL, signature = NULL WHERE seq = ?", seq)
 		if err == nil {
-			_, _, err = x.exec("UPDATE runs SET lists = NULL WHERE seq < ? AND lists IS NOT NULL", seq)
+			_, _, err = x.db.Exec("UPDATE runs SET lists = NULL WHERE seq < ? AND lists IS NOT NULL", seq)
 		}
 		return err
 	})
@@ -176,14 +176,14 @@ func (x *Index) finish() error {
 	if x.run != nil {
 		return nil
 	}
-	return x.abort()
+	return x.db.Abort()
 }
 
 // SnapshotIDUsed reports whether a run of this index has, or had, a snapshot
 // of that name.
 func (x *Index) SnapshotIDUsed(ctx context.Context, id string) (used bool, err error) {
 	err = x.look(ctx, "its snapshots", func() error {
-		used, err = x.row("SELECT 1 FROM runs WHERE snapshot = ?1 UNION ALL SELECT 1 FROM forgotten WHERE snapshot = ?1 LIMIT 1",
+		used, err = x.db.Row("SELECT 1 FROM runs WHERE snapshot = ?1 UNION ALL SELECT 1 FROM forgotten WHERE snapshot = ?1 LIMIT 1",
 			[]any{id}, new(int64))
 		return err
 	})
@@ -194,7 +194,7 @@ func (x *Index) SnapshotIDUsed(ctx context.Context, id string) (used bool, err e
 // the next one; nil if there is no such run.
 func (x *Index) LastLists(ctx context.Context) (lists []byte, err error) {
 	err = x.look(ctx, "its lists", func() error {
-		_, err = x.row("SELECT lists FROM runs WHERE state = 'committed' ORDER BY seq DESC LIMIT 1", nil, &lists)
+		_, err = x.db.Row("SELECT lists FROM runs WHERE state = 'committed' ORDER BY seq DESC LIMIT 1", nil, &lists)
 		return err
 	})
 	return lists, err

@@ -135,7 +135,7 @@ func (r *Run) Children(ctx context.Context, dir int64, after, upTo string) (vers
 	err = r.read(ctx, "look up a directory's entries", func(x *Index) error {
 		query, args := r.versionQuery(`, p.name FROM paths p JOIN files f ON f.set_id = ? AND f.path = p.id AND f.end_run IS NULL
 			WHERE p.parent = ? AND p.name > ? AND p.name <= ? ORDER BY p.name`)
-		return x.each(ctx, query, append(args, r.set, dir, []byte(after), []byte(upTo)), func(scan func(...any) error) error {
+		return x.db.Each(ctx, query, append(args, r.set, dir, []byte(after), []byte(upTo)), func(scan func(...any) error) error {
 			var v Version
 			var stale bool
 			var name sql.RawBytes
@@ -154,7 +154,7 @@ func (r *Run) Children(ctx context.Context, dir int64, after, upTo string) (vers
 func (r *Run) Open(ctx context.Context, path int64) (v Version, found bool, err error) {
 	err = r.read(ctx, "look up an entry", func(x *Index) error {
 		query, args := r.versionQuery(" FROM files f WHERE f.set_id = ? AND f.path = ? AND f.end_run IS NULL")
-		return x.each(ctx, query, append(args, r.set, path), func(scan func(...any) error) error {
+		return x.db.Each(ctx, query, append(args, r.set, path), func(scan func(...any) error) error {
 			var stale bool
 			err := scanVersion(scan, &v, &stale)
 			v.Recheck, found = v.Recheck || stale, true
@@ -168,7 +168,7 @@ func (r *Run) Open(ctx context.Context, path int64) (v Version, found bool, err 
 // the directory with an inode. Inodes count within a volume.
 func (r *Run) Folder(ctx context.Context, volume int64, inode uint64) (path int64, found bool, err error) {
 	err = r.read(ctx, "look up a directory's inode", func(x *Index) error {
-		found, err = x.row(`SELECT path FROM files WHERE set_id = ? AND volume = ? AND inode = ?
+		found, err = x.db.Row(`SELECT path FROM files WHERE set_id = ? AND volume = ? AND inode = ?
 			AND end_run IS NULL AND type = 'd' AND state = 'complete' ORDER BY id LIMIT 1`, []any{r.set, volume, int64(inode)}, &path)
 		return err
 	})
@@ -181,7 +181,7 @@ func (r *Run) Linked(ctx context.Context, volume int64, inode uint64) (v Version
 	err = r.read(ctx, "look up a hard link", func(x *Index) error {
 		query, args := r.versionQuery(` FROM files f WHERE f.set_id = ? AND f.volume = ? AND f.inode = ?
 			AND f.end_run IS NULL AND f.nlink > 1 ORDER BY f.id LIMIT 1`)
-		return x.each(ctx, query, append(args, r.set, volume, int64(inode)), func(scan func(...any) error) error {
+		return x.db.Each(ctx, query, append(args, r.set, volume, int64(inode)), func(scan func(...any) error) error {
 			var stale bool
 			err := scanVersion(scan, &v, &stale)
 			v.Recheck, found = v.Recheck || stale, true

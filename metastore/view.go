@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"github.com/mattn/go-sqlite3"
 )
 
@@ -68,7 +69,7 @@ func openView(ctx context.Context, path string) (_ *View, err error) {
 	}
 	// A complete view never changes, so SQLite need neither lock it nor look
 	// for a journal.
-	v := &View{path: path, db: sql.OpenDB(connector(location(path, "mode=ro&immutable=1&_query_only=1&_cache_size=-8192")))}
+	v := &View{path: path, db: sql.OpenDB(connector(sqlite.Location(path, "mode=ro&immutable=1&_query_only=1&_cache_size=-8192")))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(badView(err), v.db.Close())
@@ -202,7 +203,7 @@ func (v *View) loadAbout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = eachRow(ctx, rows, func(scan func(...any) error) error {
+	err = sqlite.EachRow(ctx, rows, func(scan func(...any) error) error {
 		var key string
 		var n int64
 		if err := scan(&key, &n); err != nil {
@@ -229,7 +230,7 @@ func (v *View) loadSnapshot(ctx context.Context) error {
 		return err
 	}
 	found := 0
-	err = eachRow(ctx, rows, func(scan func(...any) error) error {
+	err = sqlite.EachRow(ctx, rows, func(scan func(...any) error) error {
 		found++
 		columns := TableSnapshots.columns()
 		row, dest := make([]Value, len(columns)), make([]any, len(columns))

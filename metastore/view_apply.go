@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"github.com/mattn/go-sqlite3"
 )
 
@@ -121,7 +122,7 @@ func (b *builder) remove(t Table, key int64) (n int64, err error) {
 		var row packedRow
 		if row, n, err = b.fileIDs.take(key); n > 0 && err == nil {
 			if err = b.flush(); err == nil {
-				err = b.dropFile.do(row.n[0])
+				err = b.dropFile.Do(row.n[0])
 			}
 		}
 	}
@@ -139,11 +140,11 @@ func (b *builder) dropPath(id int64) error {
 			return err
 		}
 		var err error
-		if b.removePath, err = b.conn.prepare("DELETE FROM stage.paths WHERE id = ?"); err != nil {
+		if b.removePath, err = b.conn.Prepare("DELETE FROM stage.paths WHERE id = ?"); err != nil {
 			return err
 		}
 	}
-	return b.removePath.do(id)
+	return b.removePath.Do(id)
 }
 
 // measure adds a piece to the size of its content, whose pieces come one after
@@ -186,19 +187,19 @@ func (b *builder) settle() error {
 }
 
 // plainTable is a table with few rows.
-type plainTable struct{ insert, remove *statement }
+type plainTable struct{ insert, remove *sqlite.Statement }
 
-func newPlainTable(conn *buildConn, table string, columns int, key string) (t plainTable, err error) {
-	if t.insert, err = conn.prepare("INSERT INTO " + table + " VALUES (?" + strings.Repeat(", ?", columns-1) + ")"); err != nil {
+func newPlainTable(conn *sqlite.Conn, table string, columns int, key string) (t plainTable, err error) {
+	if t.insert, err = conn.Prepare("INSERT INTO " + table + " VALUES (?" + strings.Repeat(", ?", columns-1) + ")"); err != nil {
 		return t, err
 	}
-	t.remove, err = conn.prepare("DELETE FROM " + table + " WHERE " + key + " = ?")
+	t.remove, err = conn.Prepare("DELETE FROM " + table + " WHERE " + key + " = ?")
 	return t, err
 }
 
 // add inserts a row unless its key is taken.
 func (t *plainTable) add(row ...any) (added bool, err error) {
-	err = t.insert.do(row...)
+	err = t.insert.Do(row...)
 	if constraint(err) {
 		return false, nil
 	}
@@ -206,7 +207,7 @@ func (t *plainTable) add(row ...any) (added bool, err error) {
 }
 
 func (t *plainTable) drop(key int64) (n int64, err error) {
-	_, n, err = t.remove.exec(key)
+	_, n, err = t.remove.Exec(key)
 	return n, err
 }
 
@@ -216,20 +217,20 @@ func constraint(err error) bool {
 	return errors.As(err, &failed) && failed.Code == sqlite3.ErrConstraint
 }
 
-// stagedRows inserts rows into a table with many, bulkRows with one statement.
+// stagedRows inserts rows into a table with many, sqlite.BulkRows with one statement.
 type stagedRows struct {
 	what      string // a row is, with its first column behind it
-	one, bulk *statement
+	one, bulk *sqlite.Statement
 	columns   int
 	held      []driver.Value // rows still to be inserted
 }
 
-func newStagedRows(conn *buildConn, what, table string, columns int) (s stagedRows, err error) {
+func newStagedRows(conn *sqlite.Conn, what, table string, columns int) (s stagedRows, err error) {
 	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
-	if s.one, err = conn.prepare("INSERT INTO " + table + " VALUES " + row); err != nil {
+	if s.one, err = conn.Prepare("INSERT INTO " + table + " VALUES " + row); err != nil {
 		return s, err
 	}
-	s.bulk, err = conn.prepare("INSERT INTO " + table + " VALUES " + row + strings.Repeat(", "+row, bulkRows-1))
+	s.bulk, err = conn.Prepare("INSERT INTO " + table + " VALUES " + row + strings.Repeat(", "+row, sqlite.BulkRows-1))
 	s.what, s.columns = what, columns
 	return s, err
 }
@@ -237,13 +238,10 @@ func newStagedRows(conn *buildConn, what, table string, columns int) (s stagedRo
 // add inserts a row, sooner or later: its bytes stay as they are until flush.
 func (s *stagedRows) add(row ...driver.Value) error {
 	s.held = append(s.held, row...)
-	if len(s.held) < bulkRows*s.columns {
+	if len(s.held) < sqlite.BulkRows*s.columns {
 		return nil
 	}
-	for i, v := range s.held {
-		s.bulk.args[i].Value = v
-	}
-	err := s.bulk.put()
+	err := s.bulk.DoValues(s.held)
 	if constraint(err) {
 		return s.flush() // none of them is in the table, and this finds out which is to blame
 	}
@@ -254,10 +252,7 @@ func (s *stagedRows) add(row ...driver.Value) error {
 // flush inserts what add holds back.
 func (s *stagedRows) flush() error {
 	for at := 0; at < len(s.held); at += s.columns {
-		for i, v := range s.held[at : at+s.columns] {
-			s.one.args[i].Value = v
-		}
-		err := s.one.put()
+		err := s.one.DoValues(s.held[at : at+s.columns])
 		if constraint(err) {
 			return bad("%s %d: there is another such row", s.what, s.held[at])
 		}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"github.com/mattn/go-sqlite3"
 	"golang.org/x/sync/errgroup"
 )
@@ -102,7 +103,7 @@ func syncFile(path string) error {
 // database/sql, whose share of inserting a row is as much as SQLite's.
 type builder struct {
 	ctx  context.Context
-	conn *buildConn
+	conn *sqlite.Conn
 	rows [tableCount]int64
 
 	snapshots, volumes, xattrs, blobs                  plainTable
@@ -111,8 +112,8 @@ type builder struct {
 	sizes                                              *packer   // of contents with pieces
 	size                                               packedRow // of the content at hand
 
-	dropFile   *statement
-	removePath *statement // prepared when the first one goes
+	dropFile   *sqlite.Statement
+	removePath *sqlite.Statement // prepared when the first one goes
 
 	walk walker
 }
@@ -125,11 +126,11 @@ func newBuilder(ctx context.Context, temp, path string) (*builder, error) {
 	defer os.Remove(stage) // SQLite keeps it open
 	// A journal in memory: it stays empty, since every page is new, and unlike
 	// no journal it is allowed where SQLite was built to be defensive.
-	c, err := (&sqlite3.SQLiteDriver{}).Open(location(temp, "mode=rw&_journal_mode=MEMORY&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-8192"))
+	c, err := (&sqlite3.SQLiteDriver{}).Open(sqlite.Location(temp, "mode=rw&_journal_mode=MEMORY&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-8192"))
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{ctx: ctx, conn: &buildConn{SQLiteConn: c.(*sqlite3.SQLiteConn)}}
+	b := &builder{ctx: ctx, conn: &sqlite.Conn{SQLiteConn: c.(*sqlite3.SQLiteConn)}}
 	if err := b.prepare(stage); err != nil {
 		return nil, errors.Join(err, b.conn.Close())
 	}
@@ -143,7 +144,7 @@ func (b *builder) prepare(stage string) error {
 		args []driver.Value
 	}{
 		{"PRAGMA page_size = 8192; PRAGMA trusted_schema = OFF; PRAGMA mmap_size = 0", nil},
-		{"ATTACH ? AS stage", []driver.Value{location(stage, "mode=rw")}},
+		{"ATTACH ? AS stage", []driver.Value{sqlite.Location(stage, "mode=rw")}},
 		{"PRAGMA stage.journal_mode = MEMORY; PRAGMA stage.synchronous = OFF; PRAGMA stage.cache_size = -65536", nil},
 		{"BEGIN;" + viewSchema + snapshots + stageSchema, nil},
 	} {
@@ -191,7 +192,7 @@ func (b *builder) prepare(stage string) error {
 		}
 	}
 	var err error
-	if b.dropFile, err = b.conn.prepare("DELETE FROM stage.files WHERE path = ?"); err != nil {
+	if b.dropFile, err = b.conn.Prepare("DELETE FROM stage.files WHERE path = ?"); err != nil {
 		return err
 	}
 	return b.walk.prepare(b)
@@ -239,12 +240,12 @@ func (b *builder) checkSnapshot(want Expected) error {
 	if n := b.rows[TableSnapshots]; n != 1 {
 		return bad("%d rows of snapshots instead of one", n)
 	}
-	s, err := b.conn.prepare("SELECT seq, id, writer, set_name FROM snapshots")
+	s, err := b.conn.Prepare("SELECT seq, id, writer, set_name FROM snapshots")
 	if err != nil {
 		return err
 	}
-	defer s.stmt.Close()
-	return s.each(func(row []driver.Value) error {
+	defer s.Close()
+	return s.Each(func(row []driver.Value) error {
 		for i, w := range []driver.Value{want.Seq, want.ID, want.Writer, want.Set} {
 			if row[i] != w {
 				return bad("column %s of snapshots is %v, signed was %v", TableSnapshots.columns()[i].name, row[i], w)
@@ -256,18 +257,18 @@ func (b *builder) checkSnapshot(want Expected) error {
 
 // finish writes down that everything is there, which is what makes it a view.
 func (b *builder) finish(t Totals) error {
-	s, err := b.conn.prepare("INSERT INTO about VALUES (?, ?)")
+	s, err := b.conn.Prepare("INSERT INTO about VALUES (?, ?)")
 	if err != nil {
 		return err
 	}
-	defer s.stmt.Close()
+	defer s.Close()
 	numbers := t.numbers()
 	for _, key := range slices.Sorted(maps.Keys(numbers)) { // so that a dump makes the same file every time
-		if _, _, err := s.exec(key, *numbers[key]); err != nil {
+		if _, _, err := s.Exec(key, *numbers[key]); err != nil {
 			return err
 		}
 	}
-	if _, _, err := s.exec(completeMark, int64(1)); err != nil {
+	if _, _, err := s.Exec(completeMark, int64(1)); err != nil {
 		return err
 	}
 	if _, err := b.conn.Exec("COMMIT", nil); err != nil {

@@ -15,7 +15,7 @@ import (
 const (
 	textBytes   = 256 << 10 // handed over at once
 	textPieces  = 4         // ahead of the parser
-	handedRows  = 512       // handed over at once, a multiple of bulkRows
+	handedRows  = 512       // handed over at once, a multiple of sqlite.BulkRows
 	handedBytes = 256 << 10 // or fewer, if they have as many bytes
 	handedAhead = 8         // ahead of SQLite
 )

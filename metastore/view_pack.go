@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"math"
 	"slices"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // packer writes a packed table. A row behind all others, which is how dumps
@@ -12,7 +14,7 @@ import (
 // its place is fetched, and kept as long as rows for it come.
 type packer struct {
 	packing
-	insert, remove, seek, after *statement
+	insert, remove, seek, after *sqlite.Statement
 
 	last packedKey // no row is behind this
 	tail packedTail
@@ -36,10 +38,10 @@ type packedEdit struct {
 
 var greatestKey = packedKey{math.MaxInt64, math.MaxInt64}
 
-func newPacker(conn *buildConn, p packing) (*packer, error) {
+func newPacker(conn *sqlite.Conn, p packing) (*packer, error) {
 	k := &packer{packing: p}
 	for _, s := range []struct {
-		to    **statement
+		to    **sqlite.Statement
 		query string
 	}{
 		{&k.insert, "INSERT INTO " + p.table + " VALUES (?, ?)"},
@@ -48,7 +50,7 @@ func newPacker(conn *buildConn, p packing) (*packer, error) {
 		{&k.after, "SELECT data FROM " + p.table + " WHERE first > ? ORDER BY first LIMIT 1"},
 	} {
 		var err error
-		if *s.to, err = conn.prepare(s.query); err != nil {
+		if *s.to, err = conn.Prepare(s.query); err != nil {
 			return nil, err
 		}
 	}
@@ -99,7 +101,7 @@ func (k *packer) flush() error {
 	if e := &k.edited; k.tail.first.compare(e.next) < 0 {
 		e.next = k.tail.first
 	}
-	err := k.insert.do(k.tail.first.bytes(), k.tail.data)
+	err := k.insert.Do(k.tail.first.bytes(), k.tail.data)
 	k.tail.data = k.tail.data[:0]
 	return err
 }
@@ -149,7 +151,7 @@ func (k *packer) store() error {
 		return nil
 	}
 	e.dirty = false
-	if err := k.remove.do(e.stored.bytes()); err != nil {
+	if err := k.remove.Do(e.stored.bytes()); err != nil {
 		return err
 	}
 	var page []byte
@@ -167,7 +169,7 @@ func (k *packer) store() error {
 		if whole == 0 {
 			break // no rows are left
 		}
-		if err := k.insert.do(e.rows[start].bytes(), page[:whole]); err != nil {
+		if err := k.insert.Do(e.rows[start].bytes(), page[:whole]); err != nil {
 			return err
 		}
 		if page, start = page[:0], i; i < len(e.rows) {
@@ -268,18 +270,10 @@ func (c *packedCursor) reach(first int64) (*packedRow, error) {
 }
 
 // only returns the one value of the one row of a query, nil if there is none.
-func only(s *statement, args ...any) (data []byte, err error) {
-	err = s.each(func(row []driver.Value) error {
+func only(s *sqlite.Statement, args ...any) (data []byte, err error) {
+	err = s.Each(func(row []driver.Value) error {
 		data, _ = row[0].([]byte)
 		return nil
 	}, args...)
 	return data, err
-}
-
-// do executes the statement.
-func (s *statement) do(args ...any) error {
-	if err := s.bind(args); err != nil {
-		return err
-	}
-	return s.put()
 }

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"math"
 	"sync"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // read runs a query for one page. The query is not told about ctx: one that
@@ -181,7 +183,7 @@ func (v *View) xattrsOf(ctx context.Context, n *Node) ([]Xattr, error) {
 		return nil, v.fail(fmt.Sprintf("read the extended attributes of %q", n.Name), err)
 	}
 	var xattrs []Xattr
-	err = eachRow(ctx, rows, func(scan func(...any) error) error {
+	err = sqlite.EachRow(ctx, rows, func(scan func(...any) error) error {
 		var x Xattr
 		err := scan(&x.Name, &x.Value)
 		xattrs = append(xattrs, x)

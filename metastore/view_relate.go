@@ -81,11 +81,11 @@ func (b *builder) relatePieces(ctx context.Context) error {
 // shorter, with a tag each.
 func (b *builder) relatePlaces(ctx context.Context) error {
 	places, chunks := b.places.cursor(ctx), b.chunks.cursor(ctx)
-	get, err := b.conn.prepare("SELECT size, header FROM main.blobs WHERE id = ?")
+	get, err := b.conn.Prepare("SELECT size, header FROM main.blobs WHERE id = ?")
 	if err != nil {
 		return err
 	}
-	defer get.stmt.Close()
+	defer get.Close()
 	var blob, plain int64 // looked up last, and the size of its payload
 	for {
 		r, err := places.next()
@@ -101,7 +101,7 @@ func (b *builder) relatePlaces(ctx context.Context) error {
 		}
 		if r.n[0] != blob {
 			blob, plain = r.n[0], 0
-			if err := get.each(func(row []driver.Value) error {
+			if err := get.Each(func(row []driver.Value) error {
 				sealed := row[0].(int64) - row[1].(int64) - ageNonce
 				plain = sealed - agePieceTag*((sealed+agePiece-1)/agePiece)
 				return nil
@@ -118,11 +118,11 @@ func (b *builder) relatePlaces(ctx context.Context) error {
 // relateXattrs goes through all files with extended attributes.
 func (b *builder) relateXattrs(ctx context.Context) error {
 	files := b.fileIDs.cursor(ctx)
-	s, err := b.conn.prepare("SELECT DISTINCT file FROM main.xattrs ORDER BY file")
+	s, err := b.conn.Prepare("SELECT DISTINCT file FROM main.xattrs ORDER BY file")
 	if err != nil {
 		return err
 	}
-	err = s.each(func(row []driver.Value) error {
+	err = s.Each(func(row []driver.Value) error {
 		id := row[0].(int64)
 		file, err := files.reach(id)
 		if err == nil && file == nil {
@@ -130,5 +130,5 @@ func (b *builder) relateXattrs(ctx context.Context) error {
 		}
 		return err
 	})
-	return errors.Join(err, s.stmt.Close())
+	return errors.Join(err, s.Close())
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // Blobs calls each for every blob that the snapshot's dump names, by id.
@@ -17,7 +19,7 @@ func (v *View) Blobs(ctx context.Context, each func(id int64, b BlobInfo) error)
 		batch = batch[:0]
 		rows, err := v.db.QueryContext(ctx, "SELECT id, hash, seq, size, header FROM blobs WHERE id > ? ORDER BY id LIMIT 1024", after)
 		if err == nil {
-			err = eachRow(ctx, rows, func(scan func(...any) error) error {
+			err = sqlite.EachRow(ctx, rows, func(scan func(...any) error) error {
 				var r row
 				var hash sql.RawBytes
 				err := scan(&r.id, &hash, &r.Seq, &r.Size, &r.Header)
@@ -152,7 +154,7 @@ func (s *packedScan) fill() error {
 	if err != nil {
 		return err
 	}
-	return eachRow(s.ctx, rows, func(scan func(...any) error) error {
+	return sqlite.EachRow(s.ctx, rows, func(scan func(...any) error) error {
 		var data []byte
 		err := scan(&s.after, &data)
 		s.pages = append(s.pages, data)

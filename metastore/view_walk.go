@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"database/sql/driver"
 	"errors"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // walker numbers the entries of a tree that is staged and writes its pages. It
@@ -24,7 +26,7 @@ type walker struct {
 	file   File  // scratch
 	volume int64 // known to exist
 
-	entries, subdirs, addPage, addLink, getLink, getVolume, getXattr *statement
+	entries, subdirs, addPage, addLink, getLink, getVolume, getXattr *sqlite.Statement
 
 	sizes, contents *packedReader
 }
@@ -42,7 +44,7 @@ const entriesOf = `SELECT p.id, p.name, f.id, f.dir, f.data
 func (w *walker) prepare(b *builder) (err error) {
 	w.b, w.sizes, w.contents = b, b.sizes.reader(), b.contents.reader()
 	for _, s := range []struct {
-		to    **statement
+		to    **sqlite.Statement
 		query string
 	}{
 		{&w.entries, entriesOf},
@@ -54,7 +56,7 @@ func (w *walker) prepare(b *builder) (err error) {
 		{&w.getVolume, "SELECT id FROM main.volumes WHERE id = ?"},
 		{&w.getXattr, "SELECT 1 FROM main.xattrs WHERE file = ? LIMIT 1"},
 	} {
-		if *s.to, err = b.conn.prepare(s.query); err != nil {
+		if *s.to, err = b.conn.Prepare(s.query); err != nil {
 			return err
 		}
 	}
@@ -117,7 +119,7 @@ func (w *walker) all(ctx context.Context) error {
 // refill fetches the next subdirectories of a level.
 func (w *walker) refill(l *level) error {
 	l.batch = make([]int64, 0, min(l.left, subdirBatch))
-	err := w.subdirs.each(func(row []driver.Value) error {
+	err := w.subdirs.Each(func(row []driver.Value) error {
 		l.batch, l.after = append(l.batch, row[0].(int64)), row[1].([]byte)
 		return nil
 	}, l.path, l.after, int64(subdirBatch))
@@ -135,7 +137,7 @@ func (w *walker) list(ctx context.Context, path int64, ino uint64) (level, error
 	l := level{path: path, ino: w.slot}
 	each := func(from int64, f func(row []driver.Value) error) error {
 		seen := 0
-		return w.entries.each(func(row []driver.Value) error {
+		return w.entries.Each(func(row []driver.Value) error {
 			if seen++; seen%1024 == 0 && ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -224,8 +226,8 @@ func (w *walker) entry(row []driver.Value, dir uint64) error {
 }
 
 // exists reports whether a query has a row.
-func (w *walker) exists(s *statement, id int64) (found bool, err error) {
-	err = s.each(func([]driver.Value) error { found = true; return nil }, id)
+func (w *walker) exists(s *sqlite.Statement, id int64) (found bool, err error) {
+	err = s.Each(func([]driver.Value) error { found = true; return nil }, id)
 	return found, err
 }
 
@@ -234,12 +236,12 @@ func (w *walker) exists(s *statement, id int64) (found bool, err error) {
 // were read before and after a change are shown as what they are, two files.
 func (w *walker) link(e *entry) error {
 	key := sha256.Sum256(e.file[1:])
-	_, added, err := w.addLink.exec(key[:], int64(w.slot))
+	_, added, err := w.addLink.Exec(key[:], int64(w.slot))
 	if err != nil || added > 0 {
 		return err
 	}
 	e.flags |= flagLink
-	return w.getLink.each(func(row []driver.Value) error {
+	return w.getLink.Each(func(row []driver.Value) error {
 		e.ino = uint64(row[0].(int64))
 		return nil
 	}, key[:])
@@ -251,22 +253,22 @@ func (w *walker) flush(dir uint64) error {
 		return nil
 	}
 	w.buf = w.page.appendTo(w.buf[:0])
-	_, _, err := w.addPage.exec(int64(w.first), int64(dir), w.low, w.buf)
+	_, _, err := w.addPage.Exec(int64(w.first), int64(dir), w.low, w.buf)
 	return err
 }
 
 // unreached says which row of files the walk did not come to.
 func (w *walker) unreached() error {
-	s, err := w.b.conn.prepare(`SELECT f.id FROM stage.files f
+	s, err := w.b.conn.Prepare(`SELECT f.id FROM stage.files f
 		LEFT JOIN stage.paths p ON p.id = f.path LEFT JOIN stage.files d ON d.path = p.parent
 		WHERE p.id IS NULL OR p.parent <> 0 AND d.dir IS NOT 1 LIMIT 1`)
 	if err != nil {
 		return err
 	}
-	err = s.each(func(row []driver.Value) error {
+	err = s.Each(func(row []driver.Value) error {
 		return bad("files with id %d: its path does not exist or is not in a directory", row[0])
 	})
-	if err = errors.Join(err, s.stmt.Close()); err != nil {
+	if err = errors.Join(err, s.Close()); err != nil {
 		return err
 	}
 	return bad("%d of %d rows of files are in directories that lie in one another", w.b.rows[TableFiles]-w.reached, w.b.rows[TableFiles])

@@ -1,4 +1,4 @@
-package metastore
+package sqlite
 
 import (
 	"context"
@@ -11,21 +11,22 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// statement is a prepared statement with room for its arguments and a row. It
+// Statement is a prepared statement with room for its arguments and a row. It
 // uses SQLite's driver without database/sql, whose share of inserting a row, or
 // looking one up, is as much as SQLite's.
-type statement struct {
+type Statement struct {
 	stmt *sqlite3.SQLiteStmt
 	args []driver.NamedValue
 	row  []driver.Value
 }
 
-func prepare(conn *sqlite3.SQLiteConn, query string) (*statement, error) {
+// Prepare prepares a query, which Close lets go of.
+func Prepare(conn *sqlite3.SQLiteConn, query string) (*Statement, error) {
 	s, err := conn.Prepare(query)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %q: %w", query, err)
 	}
-	st := &statement{stmt: s.(*sqlite3.SQLiteStmt)}
+	st := &Statement{stmt: s.(*sqlite3.SQLiteStmt)}
 	st.args = make([]driver.NamedValue, st.stmt.NumInput())
 	for i := range st.args {
 		st.args[i].Ordinal = i + 1
@@ -33,16 +34,17 @@ func prepare(conn *sqlite3.SQLiteConn, query string) (*statement, error) {
 	return st, nil
 }
 
-// buildConn is a connection with all that was prepared on it. SQLite lets go of
+// Conn is a connection with all that was prepared on it. SQLite lets go of
 // a connection, of its files and its memory, only when its statements are gone,
 // and once it is closed they cannot go any more.
-type buildConn struct {
+type Conn struct {
 	*sqlite3.SQLiteConn
-	prepared []*statement
+	prepared []*Statement
 }
 
-func (c *buildConn) prepare(query string) (*statement, error) {
-	s, err := prepare(c.SQLiteConn, query)
+// Prepare prepares a query, which Close of the connection lets go of.
+func (c *Conn) Prepare(query string) (*Statement, error) {
+	s, err := Prepare(c.SQLiteConn, query)
 	if err == nil {
 		c.prepared = append(c.prepared, s)
 	}
@@ -51,17 +53,20 @@ func (c *buildConn) prepare(query string) (*statement, error) {
 
 // Close closes the statements, of which some may be closed already, and the
 // connection.
-func (c *buildConn) Close() error {
+func (c *Conn) Close() error {
 	var errs []error
 	for _, s := range c.prepared {
-		errs = append(errs, s.stmt.Close())
+		errs = append(errs, s.Close())
 	}
 	return errors.Join(append(errs, c.SQLiteConn.Close())...)
 }
 
+// Close lets go of the statement.
+func (s *Statement) Close() error { return s.stmt.Close() }
+
 // bind puts values in place. Small statements take no context: one that can be
 // cancelled costs a goroutine, and none of them blocks.
-func (s *statement) bind(args []any) error {
+func (s *Statement) bind(args []any) error {
 	if len(args) != len(s.args) {
 		return fmt.Errorf("a statement with %d parameters got %d", len(s.args), len(args))
 	}
@@ -95,8 +100,8 @@ func valueOf(a any) (driver.Value, error) {
 	return nil, fmt.Errorf("a parameter cannot be a %T", a)
 }
 
-// exec executes the statement and returns what it did.
-func (s *statement) exec(args ...any) (id, changed int64, err error) {
+// Exec executes the statement and returns what it did.
+func (s *Statement) Exec(args ...any) (id, changed int64, err error) {
 	if err := s.bind(args); err != nil {
 		return 0, 0, err
 	}
@@ -104,7 +109,7 @@ func (s *statement) exec(args ...any) (id, changed int64, err error) {
 }
 
 // run executes the statement with what is in args.
-func (s *statement) run() (id, changed int64, err error) {
+func (s *Statement) run() (id, changed int64, err error) {
 	r, err := s.stmt.ExecContext(context.Background(), s.args)
 	if err != nil {
 		return 0, 0, err
@@ -116,11 +121,28 @@ func (s *statement) run() (id, changed int64, err error) {
 	return id, changed, err
 }
 
+// Do executes the statement.
+func (s *Statement) Do(args ...any) error {
+	if err := s.bind(args); err != nil {
+		return err
+	}
+	return s.put()
+}
+
+// DoValues is Do for values that need no conversion, as many as there are
+// parameters.
+func (s *Statement) DoValues(values []driver.Value) error {
+	for i, v := range values {
+		s.args[i].Value = v
+	}
+	return s.put()
+}
+
 // put executes the statement with what is in args, where nobody wants to know
 // what it did. The driver binds a query's arguments and takes its first step,
-// which is all there is to an INSERT, in one call of C; for exec it makes a
+// which is all there is to an INSERT, in one call of C; for Exec it makes a
 // call for each argument.
-func (s *statement) put() error {
+func (s *Statement) put() error {
 	rows, err := s.stmt.QueryContext(context.Background(), s.args)
 	if err != nil {
 		return err
@@ -128,9 +150,9 @@ func (s *statement) put() error {
 	return rows.Close()
 }
 
-// each calls f for every row of a query. The row, but not what its values
+// Each calls f for every row of a query. The row, but not what its values
 // point to, is valid during the call only.
-func (s *statement) each(f func(row []driver.Value) error, args ...any) error {
+func (s *Statement) Each(f func(row []driver.Value) error, args ...any) error {
 	if err := s.bind(args); err != nil {
 		return err
 	}
@@ -155,12 +177,12 @@ func (s *statement) each(f func(row []driver.Value) error, args ...any) error {
 	}
 }
 
-// eachScan calls f for every row with a way to copy it into variables.
-func (s *statement) eachScan(ctx context.Context, args []any, f func(scan func(...any) error) error) error {
+// EachScan calls f for every row with a way to copy it into variables.
+func (s *Statement) EachScan(ctx context.Context, args []any, f func(scan func(...any) error) error) error {
 	var row []driver.Value
 	scan := func(dest ...any) error { return scanRow(row, dest) }
 	n := 0
-	return s.each(func(r []driver.Value) error {
+	return s.Each(func(r []driver.Value) error {
 		if n++; n%1024 == 1 && ctx.Err() != nil {
 			return ctx.Err()
 		}
