@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -30,7 +31,7 @@ var (
 // Config wires a backup. All fields but Report and the bounds are needed.
 type Config struct {
 	Store      remote.Store
-	Index      *metastore.Index
+	Index      *index.Index
 	Source     Source
 	Writer     string
 	Hostname   string
@@ -135,7 +136,7 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 	if w.snapshot, err = w.snapshotID(ctx); err != nil {
 		return nil, err
 	}
-	w.run, err = c.Index.Begin(ctx, metastore.RunInfo{
+	w.run, err = c.Index.Begin(ctx, index.RunInfo{
 		Set: s.Name, SnapshotID: w.snapshot,
 		Started: metastore.TimeOf(w.result.Started), Recipients: seal.RecipientSet(c.Recipients),
 		Spread: c.ResealPerRun > 0,
@@ -174,7 +175,7 @@ type writer struct {
 	set        Set
 	recipients []age.Recipient
 	matcher    *Matcher
-	run        *metastore.Run
+	run        *index.Run
 	snapshot   string
 	result     Result
 	tally      tally

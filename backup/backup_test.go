@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
@@ -481,7 +482,7 @@ func TestHardLinksOutlastARenamedFolder(t *testing.T) {
 		"/home/ann/one": "one inode", "/home/new": "d", "/home/new/two": "one inode",
 	}), w.shows(r.Seq))
 	v := w.view(r.Seq)
-	find := func(names ...string) metastore.Node {
+	find := func(names ...string) view.Node {
 		t.Helper()
 		n, err := v.Node(t.Context(), v.Root())
 		for _, name := range names {

@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // clean lets the index drop what purged snapshots leave behind, and retire
 // blobs of which little is needed any more.
 func (w *writer) clean(ctx context.Context) error {
-	done, err := w.Index.Clean(ctx, metastore.Cleaning{Rows: metastore.DefaultRows, Retire: w.CompactPerRun})
+	done, err := w.Index.Clean(ctx, index.Cleaning{Rows: index.DefaultRows, Retire: w.CompactPerRun})
 	if err != nil {
 		return err
 	}
@@ -34,11 +35,11 @@ const moveRounds = 4
 // the snapshot is no less complete.
 func (w *writer) move(ctx context.Context) error {
 	for _, m := range []struct {
-		out   metastore.MoveOut
+		out   index.MoveOut
 		limit int64
 	}{
-		{metastore.OutOfRetired, w.CompactPerRun},
-		{metastore.OutOfFormer, w.ResealPerRun},
+		{index.OutOfRetired, w.CompactPerRun},
+		{index.OutOfFormer, w.ResealPerRun},
 	} {
 		var after int64
 		left := m.limit
@@ -67,7 +68,7 @@ func (w *writer) move(ctx context.Context) error {
 }
 
 // moveAll sends a job for every file that chunks are read from.
-func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue) error {
+func (w *writer) moveAll(ctx context.Context, moves []index.Move, out *queue) error {
 	at := &descent{source: w.Source}
 	defer at.close()
 	for len(moves) > 0 {
@@ -89,7 +90,7 @@ func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue
 	return nil
 }
 
-func (w *writer) moveFile(ctx context.Context, at *descent, names []string, moves []metastore.Move, out *queue) error {
+func (w *writer) moveFile(ctx context.Context, at *descent, names []string, moves []index.Move, out *queue) error {
 	dir, err := at.to(ctx, names[:len(names)-1])
 	if err != nil {
 		return ctx.Err() // gone, or closed to us: what it holds stays where it is

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -98,12 +99,12 @@ func (w *writer) findLost(ctx context.Context) error {
 	return nil
 }
 
-func (w *writer) blobKey(b metastore.BlobRef) string {
+func (w *writer) blobKey(b index.BlobRef) string {
 	return remote.BlobKey(w.Writer, remote.Seq(b.Seq), b.Hash)
 }
 
 // reread sends a file through the pipeline once more.
-func (s *scanner) reread(ctx context.Context, at *descent, m metastore.MissingFile) error {
+func (s *scanner) reread(ctx context.Context, at *descent, m index.MissingFile) error {
 	where := "/" + strings.Join(m.Components, "/")
 	if len(m.Components) == 0 {
 		return nil // "/" has no content
@@ -117,14 +118,14 @@ func (s *scanner) reread(ctx context.Context, at *descent, m metastore.MissingFi
 	if err != nil || e.Err != nil || e.Type != metastore.Regular {
 		return ctx.Err()
 	}
-	v := metastore.Version{Path: m.Path, Name: name, File: m.File}
+	v := index.Version{Path: m.Path, Name: name, File: m.File}
 	return s.other(ctx, folder{dir: dir, where: path.Dir(where)}, child{
 		entry: e, role: m.File.Role, state: metastore.StateComplete, version: &v,
 	})
 }
 
 // giveUp shows files whose content is lost as unreadable.
-func (w *writer) giveUp(ctx context.Context, missing []metastore.MissingFile) error {
+func (w *writer) giveUp(ctx context.Context, missing []index.MissingFile) error {
 	for _, m := range missing {
 		where := "/" + strings.Join(m.Components, "/")
 		w.problem(Lost, where, errors.New("its stored content is no longer in the store, and it could not be read again"))

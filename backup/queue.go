@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -39,9 +40,9 @@ type job struct {
 	like   int64 // content of the version before, to compare with
 	isNew  bool  // no version of it is open
 	group  *linkGroup
-	leads  bool             // reads the content for its group
-	twin   *metastore.File  // another name of the same inode, recorded and unchanged
-	moves  []metastore.Move // chunks to be read again and nothing else to be done
+	leads  bool            // reads the content for its group
+	twin   *metastore.File // another name of the same inode, recorded and unchanged
+	moves  []index.Move    // chunks to be read again and nothing else to be done
 
 	// set by read, complete when pieces is closed
 	pieces  chan piece

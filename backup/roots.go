@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // place is a node of the tree that the set's roots span from "/" down.
@@ -144,7 +145,7 @@ func (p *place) follow(names []string, i int, target string) string {
 // lastTarget looks up what the set's last run saw at a path: the target, if it
 // was a symbolic link.
 func (w *writer) lastTarget(ctx context.Context, names []string) (target string, known bool) {
-	id := metastore.RootPath
+	id := index.RootPath
 	for _, name := range names {
 		var err error
 		if id, err = w.run.Path(ctx, id, name); err != nil {
@@ -187,7 +188,7 @@ func (s *scanner) parents(ctx context.Context, f folder, at *place) error {
 // closeOthers closes what an earlier run had in this folder below roots that
 // the set no longer names.
 func (s *scanner) closeOthers(ctx context.Context, f folder, at *place) error {
-	versions, err := s.run.Children(ctx, f.path, "", metastore.LastName)
+	versions, err := s.run.Children(ctx, f.path, "", index.LastName)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // scanner walks the set's roots and sends on what has to be recorded.
@@ -63,10 +64,10 @@ type child struct {
 	place   *place
 	role    metastore.Role
 	state   metastore.State
-	version *metastore.Version // open so far, nil if none
-	moved   *metastore.Version // of the same entry where it was before, nil if it was not moved
-	ahead   *early             // of a folder: its listing, if it was begun early
-	path    int64              // path id, 0 if not known yet
+	version *index.Version // open so far, nil if none
+	moved   *index.Version // of the same entry where it was before, nil if it was not moved
+	ahead   *early         // of a folder: its listing, if it was begun early
+	path    int64          // path id, 0 if not known yet
 
 	movedPath int64 // of a folder: the path that it was moved from with the folder above it
 	tries     int   // of a folder: how often another one was found in its place
@@ -111,7 +112,7 @@ func (w *writer) scan(ctx context.Context, out *queue) error {
 }
 
 // folder scans a directory and everything below it.
-func (s *scanner) folder(ctx context.Context, f folder, last metastore.DirectoryMark) error {
+func (s *scanner) folder(ctx context.Context, f folder, last index.DirectoryMark) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func (s *scanner) changes(ctx context.Context, f folder, l *listing) error {
 		if err != nil {
 			return err
 		}
-		upTo := metastore.LastName
+		upTo := index.LastName
 		if rest := len(l.names) - after - len(page); rest > 0 {
 			upTo = page[len(page)-1]
 		}
@@ -285,7 +286,7 @@ func (s *scanner) compare(ctx context.Context, f folder, children []child, after
 
 // resembles notes the version that is open so far, and whether the entry still
 // looks as it did then.
-func (c *child) resembles(v *metastore.Version) {
+func (c *child) resembles(v *index.Version) {
 	c.version = v
 	c.same = !v.Recheck && c.entry.Err == nil && unchanged(c.entry.Stat, v.File.Stat) && v.File.Role == c.role &&
 		(c.entry.Type == metastore.Directory || v.File.State == c.state) // a folder's state shows in its mark

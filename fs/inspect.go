@@ -7,7 +7,7 @@ import (
 
 	"filippo.io/age"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -32,17 +32,17 @@ func (c *Catalog) viewPath(s Snapshot) string {
 }
 
 // Blobs, Chunks and ContentPieces go through all that a snapshot's dump says
-// about content; see metastore.View.
-func (t *Tree) Blobs(ctx context.Context, each func(id int64, b metastore.BlobInfo) error) error {
+// about content; see view.View.
+func (t *Tree) Blobs(ctx context.Context, each func(id int64, b view.BlobInfo) error) error {
 	return t.view.Blobs(ctx, each)
 }
 
 // Chunks is described at Blobs.
-func (t *Tree) Chunks(ctx context.Context, each func(*metastore.StoredChunk) error) error {
+func (t *Tree) Chunks(ctx context.Context, each func(*view.StoredChunk) error) error {
 	return t.view.Chunks(ctx, each)
 }
 
 // ContentPieces is described at Blobs.
-func (t *Tree) ContentPieces(ctx context.Context, each func(metastore.ContentPiece) error) error {
+func (t *Tree) ContentPieces(ctx context.Context, each func(view.ContentPiece) error) error {
 	return t.view.ContentPieces(ctx, each)
 }

@@ -40,8 +40,8 @@ type Totals struct {
 // must not be able to make a backup fail by that.
 const MaxBytes = 1<<53 - 1
 
-// addBytes adds a file's size, of at least 0, to a sum.
-func addBytes(sum, size int64) int64 {
+// AddBytes adds a file's size, of at least 0, to a sum.
+func AddBytes(sum, size int64) int64 {
 	if size > MaxBytes-sum {
 		return MaxBytes
 	}

@@ -15,7 +15,7 @@ import (
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -80,7 +80,7 @@ func (r *revival) machine(c *cli.Context, s *setup) (err error) {
 	if s.recipients, err = r.recipients(c); err != nil {
 		return err
 	}
-	index, err := r.needIndex(c.Context)
+	rebuilt, err := r.needIndex(c.Context)
 	if err != nil {
 		return err
 	}
@@ -104,13 +104,13 @@ func (r *revival) machine(c *cli.Context, s *setup) (err error) {
 		return fmt.Errorf("write the config: %w", err)
 	}
 	r.app.ui.done()
-	r.welcomeBack(s, index, key, certify)
+	r.welcomeBack(s, rebuilt, key, certify)
 	return nil
 }
 
 // needIndex makes the index anew unless the one that is there goes on from
 // what the store has. nil: it does.
-func (r *revival) needIndex(ctx context.Context) (*metastore.Rebuilt, error) {
+func (r *revival) needIndex(ctx context.Context) (*index.Rebuilt, error) {
 	if r.unread != nil {
 		return nil, r.unread
 	}
@@ -248,7 +248,7 @@ func (r *revival) choosePaths(c *cli.Context, s *setup) error {
 }
 
 // welcomeBack says what was brought back, and what could not be.
-func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.PublicKey, certify string) {
+func (r *revival) welcomeBack(s *setup, rebuilt *index.Rebuilt, key remote.PublicKey, certify string) {
 	u := r.app.ui
 	var names []string
 	for _, set := range s.sets {
@@ -264,7 +264,7 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 		Index   bool     `json:"index_rebuilt"`
 		Signer  string   `json:"signer"` // a new one; "" if the old one is there
 		NextRun uint64   `json:"next_run"`
-	}{"revived", s.writer, s.url.String(), s.where.config, s.stateDir(), append([]string{}, names...), index != nil, textOf(key), uint64(r.firstFree())})
+	}{"revived", s.writer, s.url.String(), s.where.config, s.stateDir(), append([]string{}, names...), rebuilt != nil, textOf(key), uint64(r.firstFree())})
 
 	u.say("Writer:  %s", s.writer)
 	u.say("Store:   %s", s.url)
@@ -273,9 +273,9 @@ func (r *revival) welcomeBack(s *setup, index *metastore.Rebuilt, key remote.Pub
 	for _, set := range s.sets {
 		u.say("Set:     %s, as on %s: %s", set.name, when(r.newest[set.name].Started.Time()), quote(strings.Join(set.paths, " ")))
 	}
-	if index != nil {
-		u.say("Index:   made anew from %s: %s, %s", r.sources(*index),
-			plural(index.Entries, "entry", "entries"), plural(index.Blobs, "blob", "blobs"))
+	if rebuilt != nil {
+		u.say("Index:   made anew from %s: %s, %s", r.sources(*rebuilt),
+			plural(rebuilt.Entries, "entry", "entries"), plural(rebuilt.Blobs, "blob", "blobs"))
 	} else {
 		u.say("Index:   was there")
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -189,20 +189,20 @@ func (r *revival) firstFree() remote.Seq {
 }
 
 // standing is where the index stands; nil if there is none, or none of use.
-func (r *revival) standing(ctx context.Context) (*metastore.Status, error) {
-	index, err := metastore.OpenIndex(ctx, r.file(indexFile), metastore.Options{})
+func (r *revival) standing(ctx context.Context) (*index.Status, error) {
+	x, err := index.Open(ctx, r.file(indexFile), index.Options{})
 	if err == nil {
-		var status metastore.Status
-		if err = index.Verify(ctx); err == nil {
-			status, err = index.Status(ctx)
+		var status index.Status
+		if err = x.Verify(ctx); err == nil {
+			status, err = x.Status(ctx)
 		}
-		if err = errors.Join(err, index.Close()); err == nil {
+		if err = errors.Join(err, x.Close()); err == nil {
 			return &status, nil
 		}
 	}
 	switch {
 	case errors.Is(err, iofs.ErrNotExist):
-	case errors.Is(err, metastore.ErrNotIndex), errors.Is(err, metastore.ErrIndexDamaged), errors.Is(err, metastore.ErrIndexVersion):
+	case errors.Is(err, index.ErrNotIndex), errors.Is(err, index.ErrDamaged), errors.Is(err, index.ErrVersion):
 		r.app.ui.warn("%v", err)
 	default:
 		return nil, err

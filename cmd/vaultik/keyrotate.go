@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -86,12 +86,12 @@ func (a *app) keyRotate(c *cli.Context) (err error) {
 
 // indexedRun is the next run as the writer's index knows it.
 func indexedRun(ctx context.Context, dir, writer string) (_ remote.Seq, err error) {
-	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, indexFile), metastore.Options{})
+	x, err := index.Open(ctx, filepath.Join(dir, indexFile), index.Options{})
 	if err != nil {
 		return 0, lost("index", writer, err)
 	}
-	defer func() { err = errors.Join(err, index.Close()) }()
-	return nextRun(ctx, index)
+	defer func() { err = errors.Join(err, x.Close()) }()
+	return nextRun(ctx, x)
 }
 
 // check makes sure that a new key makes sense. lostKey: the machine has none

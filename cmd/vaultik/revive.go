@@ -13,6 +13,9 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -29,10 +32,10 @@ type revival struct {
 	writer string
 	unlock func()
 
-	snapshots []fs.Snapshot     // retained ones, oldest first
-	next      remote.Seq        // the run that follows all those in the store
-	there     *metastore.Status // where the index that is there stands; nil if there is none, or none of use
-	unread    error             // why it could not be looked at, though it may be in order
+	snapshots []fs.Snapshot // retained ones, oldest first
+	next      remote.Seq    // the run that follows all those in the store
+	there     *index.Status // where the index that is there stands; nil if there is none, or none of use
+	unread    error         // why it could not be looked at, though it may be in order
 	views     *fs.Catalog
 	temp      string                        // of views
 	newest    map[string]metastore.Snapshot // of each set, as its metadata describe it
@@ -42,7 +45,7 @@ type revival struct {
 }
 
 // sources says from how many snapshots an index was made.
-func (r *revival) sources(made metastore.Rebuilt) string {
+func (r *revival) sources(made index.Rebuilt) string {
 	text := plural(made.Runs, "snapshot", "snapshots")
 	if len(r.lost) > 0 {
 		text += fmt.Sprintf(", %d of which without their metadata", len(r.lost))
@@ -157,7 +160,7 @@ func (r *revival) open(ctx context.Context, s fs.Snapshot) (*fs.Tree, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	for _, lost := range []error{remote.ErrCorrupt, fs.ErrLost, metastore.ErrBadDump, seal.ErrNoIdentity} {
+	for _, lost := range []error{remote.ErrCorrupt, fs.ErrLost, dump.ErrBad, seal.ErrNoIdentity} {
 		if errors.Is(err, lost) {
 			r.app.ui.warn("the metadata of snapshot %s cannot be had, and are left out: %v", s.ID, err)
 			r.lost[s.Seq] = true
@@ -195,11 +198,11 @@ func (r *revival) describe(ctx context.Context) error {
 }
 
 // index makes the index anew, and moves away what is in its place.
-func (r *revival) index(ctx context.Context) (made metastore.Rebuilt, err error) {
+func (r *revival) index(ctx context.Context) (made index.Rebuilt, err error) {
 	if err := private(filepath.Dir(r.file(indexFile))); err != nil {
 		return made, fmt.Errorf("make the writer's folder: %w", err)
 	}
-	b, err := metastore.RebuildIndex(ctx, r.file(indexFile), r.writer, metastore.Options{})
+	b, err := index.Rebuild(ctx, r.file(indexFile), r.writer, index.Options{})
 	if err != nil {
 		return made, err
 	}
@@ -220,24 +223,24 @@ func (r *revival) index(ctx context.Context) (made metastore.Rebuilt, err error)
 	return b.Finish(ctx, live, lists)
 }
 
-func (r *revival) add(ctx context.Context, b *metastore.Rebuilding, s fs.Snapshot) (err error) {
+func (r *revival) add(ctx context.Context, b *index.Rebuilding, s fs.Snapshot) (err error) {
 	tree, err := r.open(ctx, s)
 	if err != nil {
 		return err
 	}
-	var view *metastore.View
+	var shown *view.View
 	if tree != nil {
 		defer func() { err = errors.Join(err, tree.Close()) }()
-		view = tree.View()
+		shown = tree.View()
 	}
-	return b.Add(ctx, metastore.Past{
+	return b.Add(ctx, index.Past{
 		Seq: int64(s.Seq), Set: s.Set, SnapshotID: s.ID, Started: metastore.TimeOf(s.Started), Hash: s.Hash,
-	}, view)
+	}, shown)
 }
 
 // counted returns the blobs that the newest manifest refers to or pins, and
 // what the index keeps of its lists.
-func (r *revival) counted(ctx context.Context) (live []metastore.BlobRef, lists []byte, err error) {
+func (r *revival) counted(ctx context.Context) (live []index.BlobRef, lists []byte, err error) {
 	if len(r.snapshots) == 0 {
 		return nil, nil, nil
 	}
@@ -254,7 +257,7 @@ func (r *revival) counted(ctx context.Context) (live []metastore.BlobRef, lists 
 			return nil, nil, err
 		}
 		for _, o := range objects {
-			live = append(live, metastore.BlobRef{Seq: int64(o.Seq), Hash: o.SHA256, Size: o.Size})
+			live = append(live, index.BlobRef{Seq: int64(o.Seq), Hash: o.SHA256, Size: o.Size})
 		}
 	}
 	lists, err = backup.KeptLists(m)

@@ -11,7 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -248,11 +248,11 @@ func (s *setup) note() error {
 }
 
 func (s *setup) makeIndex(ctx context.Context) error {
-	index, err := metastore.CreateIndex(ctx, filepath.Join(s.staging(), indexFile), s.writer, metastore.Options{})
+	x, err := index.Create(ctx, filepath.Join(s.staging(), indexFile), s.writer, index.Options{})
 	if err != nil {
 		return err
 	}
-	return index.Close()
+	return x.Close()
 }
 
 // certify signs the signing key with the root key, where there is one.

@@ -7,14 +7,14 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // nextRun is the number of the next run that is signed: an intent on file is
 // signed already.
-func nextRun(ctx context.Context, index *metastore.Index) (remote.Seq, error) {
-	status, err := index.Status(ctx)
+func nextRun(ctx context.Context, x *index.Index) (remote.Seq, error) {
+	status, err := x.Status(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read the index: %w", err)
 	}
@@ -32,7 +32,7 @@ func nextRun(ctx context.Context, index *metastore.Index) (remote.Seq, error) {
 //
 // A machine whose first key waits for the kit's word is only warned: the
 // certificate will cover what was made before it.
-func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index *metastore.Index) (none remote.SigningKey, err error) {
+func (a *app) signer(ctx context.Context, w *writing, store remote.Store, x *index.Index) (none remote.SigningKey, err error) {
 	writer, first := w.conf.Writer.string, w.config.Store == nil // several sets are told once
 	dir := filepath.Join(w.where.state, writer)
 	current, lostKey := readSigningKey(filepath.Join(dir, signingKeyFile))
@@ -49,7 +49,7 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 	if w.conf.RootKey.IsZero() && lostKey == nil {
 		return current, nil // whom readers trust is somebody else's business
 	}
-	seq, err := nextRun(ctx, index)
+	seq, err := nextRun(ctx, x)
 	if err != nil {
 		return none, err
 	}

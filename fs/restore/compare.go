@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // verdict is what is to become of an entry that the target has already.
@@ -43,7 +44,7 @@ func (r *run) stat(ctx context.Context, f *folder, name string) (st *unix.Stat_t
 }
 
 // compare decides about an entry that the target has: st is what it has.
-func (r *run) compare(ctx context.Context, f *folder, n *metastore.Node, st *unix.Stat_t) (verdict, error) {
+func (r *run) compare(ctx context.Context, f *folder, n *view.Node, st *unix.Stat_t) (verdict, error) {
 	if r.Overwrite == Always {
 		return toMake, nil
 	}
@@ -71,16 +72,16 @@ func (r *run) compare(ctx context.Context, f *folder, n *metastore.Node, st *uni
 }
 
 // keeps reports whether something different is kept.
-func (r *run) keeps(n *metastore.Node, st *unix.Stat_t) bool {
+func (r *run) keeps(n *view.Node, st *unix.Stat_t) bool {
 	return r.Overwrite == Never || r.Overwrite == IfNewer && !newer(n, st)
 }
 
-func newer(n *metastore.Node, st *unix.Stat_t) bool {
+func newer(n *view.Node, st *unix.Stat_t) bool {
 	return n.MTime.Sec > st.Mtim.Sec || n.MTime.Sec == st.Mtim.Sec && int64(n.MTime.Nsec) > st.Mtim.Nsec
 }
 
 // matches reports whether what is there is taken for what the snapshot has.
-func matches(dirfd int, n *metastore.Node, st *unix.Stat_t) (bool, error) {
+func matches(dirfd int, n *view.Node, st *unix.Stat_t) (bool, error) {
 	if st.Mode&unix.S_IFMT != n.Type.Format() {
 		return false, nil
 	}
@@ -100,14 +101,14 @@ func matches(dirfd int, n *metastore.Node, st *unix.Stat_t) (bool, error) {
 	return true, nil
 }
 
-func sameTime(n *metastore.Node, st *unix.Stat_t) bool {
+func sameTime(n *view.Node, st *unix.Stat_t) bool {
 	return st.Mtim.Sec == n.MTime.Sec && st.Mtim.Nsec == int64(n.MTime.Nsec)
 }
 
 // described reports whether what is there has the right metadata, as far as
 // whoever runs this can set it. The attributes of what has none in the snapshot
 // are looked at for directories only.
-func (r *run) described(ctx context.Context, dirfd int, n *metastore.Node, st *unix.Stat_t) (bool, error) {
+func (r *run) described(ctx context.Context, dirfd int, n *view.Node, st *unix.Stat_t) (bool, error) {
 	owner, group := r.owner(n)
 	if owner >= 0 && uint32(owner) != st.Uid || group >= 0 && uint32(group) != st.Gid || !sameTime(n, st) {
 		return false, nil

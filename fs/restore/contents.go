@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
@@ -129,7 +129,7 @@ func (c *content) blobs(whole context.Context) error {
 
 // blob fetches a blob and writes its uses, which come in parts. It calls
 // decrypted when a whole one takes only half the memory any more.
-func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobInfo, parts <-chan []use, decrypted func()) error {
+func (c *content) blob(ctx context.Context, i int, n need, info view.BlobInfo, parts <-chan []use, decrypted func()) error {
 	var once *fs.Download
 	if n.at != nil {
 		var spans []blob.Span

@@ -19,6 +19,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -354,7 +355,7 @@ func TestVerifyFindsWhatTimesDoNotShow(t *testing.T) {
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if err := touch(unix.AT_FDCWD, f.Name(), &metastore.Node{File: metastore.File{Stat: metastore.Stat{MTime: fstest.When}}}); err != nil {
+		if err := touch(unix.AT_FDCWD, f.Name(), &view.Node{File: metastore.File{Stat: metastore.Stat{MTime: fstest.When}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

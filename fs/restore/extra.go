@@ -157,7 +157,7 @@ func (p *planner) condemn(ctx context.Context, f *folder, name string) (all bool
 	}
 	defer p.target.put(d)
 	c := condemned{
-		where: f.where, below: f.below, root: f.root, dirfd: d.fd, dev: d.dev, view: &f.view, inside: f.included,
+		where: f.where, below: f.below, root: f.root, dirfd: d.fd, dev: d.dev, picks: &f.picks, inside: f.included,
 	}
 	return p.condemnEntry(ctx, &c, name, 0)
 }
@@ -168,7 +168,7 @@ type condemned struct {
 	where, below, root string
 	dirfd              int
 	dev                uint64
-	view               *view
+	picks              *picks
 	inside             bool
 }
 
@@ -183,7 +183,7 @@ func (p *planner) condemnEntry(ctx context.Context, c *condemned, name string, d
 	}
 	dir, regular := st.Mode&unix.S_IFMT == unix.S_IFDIR, st.Mode&unix.S_IFMT == unix.S_IFREG
 	switch {
-	case c.view.spares(name, dir, c.inside), regular && p.LargerThan > 0 && st.Size > p.LargerThan, p.isKept(&st):
+	case c.picks.spares(name, dir, c.inside), regular && p.LargerThan > 0 && st.Size > p.LargerThan, p.isKept(&st):
 		return false, ctx.Err()
 	case dir && st.Dev != c.dev, depth > maxDepth:
 		return false, ctx.Err() // something is mounted there
@@ -218,8 +218,8 @@ func (p *planner) condemnFolder(ctx context.Context, c *condemned, name string, 
 	}
 	defer unix.Close(fd)
 	where := join(c.where, name)
-	view := p.pick.in(where, c.root)
-	sub := condemned{where, join(c.below, name), c.root, fd, c.dev, &view, true}
+	picks := p.pick.in(where, c.root)
+	sub := condemned{where, join(c.below, name), c.root, fd, c.dev, &picks, true}
 	all = true
 	err = eachName(fd, func(name string) error {
 		gone, err := p.condemnEntry(ctx, &sub, name, depth+1)

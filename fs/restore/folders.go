@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // folders makes the directories, and those that are there ready to be written
@@ -31,7 +31,7 @@ func (r *run) folders(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) folder(ctx context.Context, e *entry, n *metastore.Node) error {
+func (r *run) folder(ctx context.Context, e *entry, n *view.Node) error {
 	base := e.slot == r.place.base.Ino
 	if e.flags&exists == 0 && !base {
 		up, err := r.target.get(ctx, e.dir)

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // handlesKept bounds how many directories of the target are held open that
@@ -63,7 +63,7 @@ func (h *handles) locked(ctx context.Context, ino uint64) (*handle, error) {
 	}
 	// From here up to a directory that is open, and down again: a chain may be
 	// longer than there are descriptors.
-	var chain []metastore.Node
+	var chain []view.Node
 	var d *handle
 	for at := ino; d == nil; {
 		if d = h.open[at]; d != nil {
@@ -82,7 +82,7 @@ func (h *handles) locked(ctx context.Context, ino uint64) (*handle, error) {
 			return nil, err
 		}
 		if n.Parent == 0 || len(chain) >= maxDepth {
-			return nil, fmt.Errorf("directory %d is not below %d: %w", ino, h.base, metastore.ErrBadView)
+			return nil, fmt.Errorf("directory %d is not below %d: %w", ino, h.base, view.ErrBad)
 		}
 		chain = append(chain, n)
 		at = n.Parent

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // makeOthers makes all that has no data, and mends metadata.
@@ -105,7 +106,7 @@ func (r *run) other(ctx context.Context, e *entry) error {
 }
 
 // mend sets the metadata of something that is otherwise as it should be.
-func (r *run) mend(ctx context.Context, d *handle, n *metastore.Node) error {
+func (r *run) mend(ctx context.Context, d *handle, n *view.Node) error {
 	fd, err := pathHandle(d.fd, n.Name, n.Type)
 	if err != nil {
 		return fmt.Errorf("open it: %w", err)

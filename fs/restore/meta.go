@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // owner is who gets an entry, -1 for a part that stays as it is: only root gives
 // files away, others may choose among their own groups.
-func (r *run) owner(n *metastore.Node) (uid, gid int) {
+func (r *run) owner(n *view.Node) (uid, gid int) {
 	if r.me.root {
 		return int(n.UID), int(n.GID)
 	}
@@ -30,7 +31,7 @@ func (r *run) owner(n *metastore.Node) (uid, gid int) {
 }
 
 // mode is the permission bits that an entry gets.
-func (r *run) mode(n *metastore.Node) uint32 {
+func (r *run) mode(n *view.Node) uint32 {
 	if r.me.root {
 		return n.Mode
 	}
@@ -58,7 +59,7 @@ type subject struct {
 // apply sets owner, attributes and mode, in this order: a new owner takes the
 // setuid bit and capabilities away, and an ACL changes the mode. What fails is
 // returned, joined, when the rest is done.
-func (r *run) apply(ctx context.Context, s subject, n *metastore.Node) error {
+func (r *run) apply(ctx context.Context, s subject, n *view.Node) error {
 	var failed []error
 	uid, gid := r.owner(n)
 	if uid < 0 || gid < 0 {
@@ -101,7 +102,7 @@ func (s subject) chmod(mode uint32) error {
 
 // attributes sets the snapshot's attributes and removes others that a person
 // can set.
-func (r *run) attributes(ctx context.Context, s subject, n *metastore.Node) (failed []error) {
+func (r *run) attributes(ctx context.Context, s subject, n *view.Node) (failed []error) {
 	var want []metastore.Xattr
 	if n.HasXattrs {
 		var err error
@@ -171,7 +172,7 @@ func surplusXattrs(at string, want []metastore.Xattr, root bool) (surplus []stri
 }
 
 // touch sets an entry's modification time. When it was read last nobody knows.
-func touch(dirfd int, name string, n *metastore.Node) error {
+func touch(dirfd int, name string, n *view.Node) error {
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: n.MTime.Sec, Nsec: int64(n.MTime.Nsec)}}
 	if err := unix.UtimesNanoAt(dirfd, name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("set its time: %w", err)

@@ -15,14 +15,15 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // place says what goes where.
 type place struct {
-	base   metastore.Node  // the directory that the target stands for
-	where  string          // base's path in the snapshot
-	root   string          // the set's path that base is or is below; "" if it is above all of them
-	single *metastore.Node // if not nil, nothing but this entry of base is restored
+	base   view.Node  // the directory that the target stands for
+	where  string     // base's path in the snapshot
+	root   string     // the set's path that base is or is below; "" if it is above all of them
+	single *view.Node // if not nil, nothing but this entry of base is restored
 }
 
 // locate finds a path in the snapshot. Symbolic links in it are not followed.

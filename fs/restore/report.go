@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"syscall"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Problem is something that was not restored as the snapshot has it.
@@ -75,14 +75,14 @@ func (r *run) progress(phase string) {
 func (r *run) restoring() { r.progress("restore") }
 
 // node returns an entry by its place.
-func (r *run) node(ctx context.Context, dir, slot uint64) (*metastore.Node, error) {
+func (r *run) node(ctx context.Context, dir, slot uint64) (*view.Node, error) {
 	if slot == r.Tree.Root() {
 		n, err := r.Tree.Node(ctx, slot)
 		return &n, err
 	}
 	nodes, err := r.Tree.ReadDir(ctx, dir, slot-1, 1)
 	if err == nil && len(nodes) == 0 {
-		err = fmt.Errorf("the snapshot's directory %d has no entry %d: %w", dir, slot, metastore.ErrBadView)
+		err = fmt.Errorf("the snapshot's directory %d has no entry %d: %w", dir, slot, view.ErrBad)
 	}
 	if err != nil {
 		return nil, err

@@ -5,7 +5,7 @@ import (
 	"iter"
 	"sync"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // What a blob does not give is asked for one chunk at a time from where another
@@ -34,7 +34,7 @@ func (c *content) rescueFrames(ctx context.Context, frames iter.Seq[frame], caus
 func (c *content) rescue(ctx context.Context, uses []use, cause error) {
 	for uses := range chunksOf(uses) {
 		u := &uses[0]
-		x := metastore.Extent{
+		x := view.Extent{
 			Length: int64(u.length), Chunk: u.chunk, ChunkSize: int64(u.length),
 			FrameOffset: u.frame, FrameLength: int64(u.packed), FrameStart: u.start,
 		}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
@@ -59,7 +59,7 @@ func (r *run) verify(ctx context.Context) error {
 // verified is an open file that is compared.
 type verified struct {
 	entry
-	node *metastore.Node
+	node *view.Node
 	fd   int
 	err  error
 }
@@ -91,7 +91,7 @@ func (r *run) verifyFiles(ctx context.Context, entries []entry) error {
 	}
 	slices.Sort(contents)
 	var buf []byte
-	err := r.Tree.Pieces(ctx, contents, func(p metastore.Piece) error {
+	err := r.Tree.Pieces(ctx, contents, func(p view.Piece) error {
 		for _, f := range byContent[p.Content] {
 			if f.err == nil {
 				buf, f.err = r.comparePiece(f.fd, &p, buf)
@@ -141,7 +141,7 @@ func (r *run) openToVerify(ctx context.Context, f *verified) (int, error) {
 }
 
 // comparePiece reads a piece of a file and compares it. buf is reused.
-func (r *run) comparePiece(fd int, p *metastore.Piece, buf []byte) ([]byte, error) {
+func (r *run) comparePiece(fd int, p *view.Piece, buf []byte) ([]byte, error) {
 	if p.Hole {
 		return buf, zeros(fd, p.Offset, p.Offset+p.Length)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // litterPrefix begins the temporary names of all restores. The run's token and
@@ -53,7 +53,7 @@ func (r *run) write(ctx context.Context, u *use, data []byte) error {
 }
 
 // writeWhole writes a file that has one piece of data, or none.
-func (r *run) writeWhole(ctx context.Context, d *handle, n *metastore.Node, data []byte, off int64) (err error) {
+func (r *run) writeWhole(ctx context.Context, d *handle, n *view.Node, data []byte, off int64) (err error) {
 	s, mode := subject{made: d.plain}, uint32(0o600)
 	if want := r.mode(n); d.plain && r.owned(n) && !n.HasXattrs && want&^0o777 == 0 && r.me.masked(want) == want {
 		mode = want // one system call less
@@ -74,14 +74,14 @@ func (r *run) writeWhole(ctx context.Context, d *handle, n *metastore.Node, data
 }
 
 // owned reports whether what is made belongs to whom it should.
-func (r *run) owned(n *metastore.Node) bool {
+func (r *run) owned(n *view.Node) bool {
 	uid, gid := r.owner(n)
 	return (uid < 0 || uint32(uid) == r.me.uid) && (gid < 0 || uint32(gid) == r.me.gid)
 }
 
 // complete gives an open file its metadata and its name, or removes it if it
 // could not be written.
-func (r *run) complete(ctx context.Context, d *handle, s subject, temp string, n *metastore.Node, err error) error {
+func (r *run) complete(ctx context.Context, d *handle, s subject, temp string, n *view.Node, err error) error {
 	var lacks error
 	if err == nil {
 		lacks = r.apply(ctx, s, n)

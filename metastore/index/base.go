@@ -1,0 +1,172 @@
+package index
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Base names a full dump that this index exported, against which the set's next
+// dumps may be differential.
+type Base struct {
+	Set   string
+	Run   int64
+	Parts []byte // what SetIntent was given
+}
+
+// base is a Base with the rows that the dump has.
+type base struct {
+	Base
+	fullSize, diffSize int64
+	dumpedRows
+}
+
+// dumpedRows are the ids of a dump's rows. Rows of tables that have no id of
+// their own go with their owners': xattrs with files, file_chunks with contents,
+// blob_chunks with chunks. live are the blobs among which the one to read each
+// chunk from was chosen.
+type dumpedRows struct {
+	volumes, paths, files, contents, chunks, blobs, live bitset
+}
+
+func (d *dumpedRows) sets() []*bitset {
+	return []*bitset{&d.volumes, &d.paths, &d.files, &d.contents, &d.chunks, &d.blobs, &d.live}
+}
+
+// encode is the sets one after the other, as one zstd frame. Ids are dense, so
+// a million rows take a few kilobytes.
+func (d *dumpedRows) encode() ([]byte, error) {
+	var plain []byte
+	for _, b := range d.sets() {
+		plain = b.encode(plain)
+	}
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	return w.EncodeAll(plain, nil), nil
+}
+
+func (d *dumpedRows) decode(packed []byte) error {
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	plain, err := r.DecodeAll(packed, nil)
+	if err != nil {
+		return fmt.Errorf("%w: the rows of a base dump: %w", ErrDamaged, err)
+	}
+	for _, b := range d.sets() {
+		if *b, plain, err = decodeBitset(plain); err != nil {
+			return err
+		}
+	}
+	if len(plain) > 0 {
+		return fmt.Errorf("%w: %d bytes behind the rows of a base dump", ErrDamaged, len(plain))
+	}
+	return nil
+}
+
+// base reads the set's base, nil if it has none that the run's recipients can
+// read.
+func (r *Run) base() (*base, error) {
+	var b base
+	var parts, rows []byte
+	found, err := r.x.db.Row("SELECT run, parts, full_size, diff_size, rows FROM bases WHERE set_id = ? AND recipients = ?",
+		[]any{r.set, r.recipients[:]}, &b.Run, &parts, &b.fullSize, &b.diffSize, &rows)
+	if err != nil || !found {
+		return nil, err
+	}
+	b.Parts = parts
+	return &b, b.decode(rows)
+}
+
+// Bases returns the base of this run's set, nil if it has none that the run's
+// recipients can read, and those of all other sets, which their next runs may
+// refer to: the manifest has to pin them.
+func (r *Run) Bases(ctx context.Context) (own *Base, others []Base, err error) {
+	err = r.read(ctx, "look up the base dumps", func(x *Index) error {
+		return x.db.Each(ctx, "SELECT s.name, s.id = ?, b.recipients = ?, b.run, b.parts FROM bases b JOIN sets s ON s.id = b.set_id ORDER BY s.id",
+			[]any{r.set, r.recipients[:]}, func(scan func(...any) error) error {
+				var b Base
+				var ours, readable bool
+				var parts sql.RawBytes
+				if err := scan(&b.Set, &ours, &readable, &b.Run, &parts); err != nil {
+					return err
+				}
+				b.Parts = []byte(parts)
+				switch {
+				case !ours:
+					others = append(others, b)
+				case readable:
+					own = &b
+				}
+				return nil
+			})
+	})
+	return own, others, err
+}
+
+// DropBase forgets a set's base, whose objects the store has lost: the set's
+// next dump is a full one.
+func (r *Run) DropBase(ctx context.Context, set string) error {
+	return r.write(ctx, "drop a base dump", func(x *Index) error {
+		_, _, err := x.db.Exec("DELETE FROM bases WHERE set_id = (SELECT id FROM sets WHERE name = ?)", set)
+		r.references = nil
+		if err != nil {
+			return err
+		}
+		return x.soil()
+	})
+}
+
+// setBase makes the run's full dump the set's base, or adds a differential one
+// to what its base has cost.
+func (r *Run) setBase(f *references, c Commit) error {
+	if c.Base == nil {
+		_, _, err := r.x.db.Exec("UPDATE bases SET diff_size = diff_size + ? WHERE set_id = ?", c.DumpSize, r.set)
+		return err
+	}
+	rows, err := f.dumpedRows.encode()
+	if err != nil {
+		return err
+	}
+	// What only the base before has may be kept by nothing else any more.
+	var outlived bool
+	_, err = r.x.db.Row("SELECT EXISTS (SELECT 1 FROM bases b JOIN forgotten f ON f.seq = b.run WHERE b.set_id = ?)", []any{r.set}, &outlived)
+	if err == nil && outlived {
+		err = r.x.soil()
+	}
+	if err != nil {
+		return err
+	}
+	_, _, err = r.x.db.Exec("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?, ?, 0, ?)",
+		r.set, r.seq, r.recipients[:], c.Base, c.DumpSize, rows)
+	return err
+}
+
+// smallDump is up to how many bytes a full dump is made every time: nothing is
+// saved by anything smaller, since the age header alone takes two kilobytes.
+const smallDump = 16 << 10
+
+// differential decides whether the dump shall be a differential one. It is as
+// long as the difference is small, and all differences to one base together
+// have taken less space than a new full dump would: the rule by which neither
+// many small ones nor one large one ever cost more than twice the best plan.
+func (f *references) differential() bool {
+	b := f.base
+	if b == nil || b.fullSize <= smallDump || b.diffSize >= b.fullSize {
+		return false
+	}
+	changed, all := int64(0), int64(0)
+	now, then := f.dumpedRows.sets(), b.dumpedRows.sets()
+	for i := range now[:len(now)-1] { // not live: no rows of a dump
+		changed += now[i].missing(*then[i]) + then[i].missing(*now[i])
+		all += now[i].count()
+	}
+	return changed < all/2
+}
