@@ -9,13 +9,14 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/index"
+	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // clean lets the index drop what purged snapshots leave behind, and retire
 // blobs of which little is needed any more.
 func (w *writer) clean(ctx context.Context) error {
-	done, err := w.Index.Clean(ctx, index.Cleaning{Rows: index.DefaultRows, Retire: w.CompactPerRun})
+	done, err := w.Index.Clean(ctx, clean.Limits{Rows: clean.DefaultRows, Retire: w.CompactPerRun})
 	if err != nil {
 		return err
 	}

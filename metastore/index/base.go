@@ -3,9 +3,8 @@ package index
 import (
 	"context"
 	"database/sql"
-	"fmt"
 
-	"github.com/klauspost/compress/zstd"
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 )
 
 // Base names a full dump that this index exported, against which the set's next
@@ -20,55 +19,7 @@ type Base struct {
 type base struct {
 	Base
 	fullSize, diffSize int64
-	dumpedRows
-}
-
-// dumpedRows are the ids of a dump's rows. Rows of tables that have no id of
-// their own go with their owners': xattrs with files, file_chunks with contents,
-// blob_chunks with chunks. live are the blobs among which the one to read each
-// chunk from was chosen.
-type dumpedRows struct {
-	volumes, paths, files, contents, chunks, blobs, live bitset
-}
-
-func (d *dumpedRows) sets() []*bitset {
-	return []*bitset{&d.volumes, &d.paths, &d.files, &d.contents, &d.chunks, &d.blobs, &d.live}
-}
-
-// encode is the sets one after the other, as one zstd frame. Ids are dense, so
-// a million rows take a few kilobytes.
-func (d *dumpedRows) encode() ([]byte, error) {
-	var plain []byte
-	for _, b := range d.sets() {
-		plain = b.encode(plain)
-	}
-	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
-	return w.EncodeAll(plain, nil), nil
-}
-
-func (d *dumpedRows) decode(packed []byte) error {
-	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	plain, err := r.DecodeAll(packed, nil)
-	if err != nil {
-		return fmt.Errorf("%w: the rows of a base dump: %w", ErrDamaged, err)
-	}
-	for _, b := range d.sets() {
-		if *b, plain, err = decodeBitset(plain); err != nil {
-			return err
-		}
-	}
-	if len(plain) > 0 {
-		return fmt.Errorf("%w: %d bytes behind the rows of a base dump", ErrDamaged, len(plain))
-	}
-	return nil
+	idset.Rows
 }
 
 // base reads the set's base, nil if it has none that the run's recipients can
@@ -82,7 +33,7 @@ func (r *Run) base() (*base, error) {
 		return nil, err
 	}
 	b.Parts = parts
-	return &b, b.decode(rows)
+	return &b, b.Decode(rows)
 }
 
 // Bases returns the base of this run's set, nil if it has none that the run's
@@ -131,7 +82,7 @@ func (r *Run) setBase(f *references, c Commit) error {
 		_, _, err := r.x.db.Exec("UPDATE bases SET diff_size = diff_size + ? WHERE set_id = ?", c.DumpSize, r.set)
 		return err
 	}
-	rows, err := f.dumpedRows.encode()
+	rows, err := f.Rows.Encode()
 	if err != nil {
 		return err
 	}
@@ -163,10 +114,10 @@ func (f *references) differential() bool {
 		return false
 	}
 	changed, all := int64(0), int64(0)
-	now, then := f.dumpedRows.sets(), b.dumpedRows.sets()
+	now, then := f.Rows.Sets(), b.Rows.Sets()
 	for i := range now[:len(now)-1] { // not live: no rows of a dump
-		changed += now[i].missing(*then[i]) + then[i].missing(*now[i])
-		all += now[i].count()
+		changed += now[i].Missing(*then[i]) + then[i].Missing(*now[i])
+		all += now[i].Count()
 	}
 	return changed < all/2
 }

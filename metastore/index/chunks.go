@@ -5,9 +5,10 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/binary"
 	"fmt"
 	"slices"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // ContentChunk is a piece of a file.
@@ -61,7 +62,7 @@ func (r *Run) Chunk(ctx context.Context, hash [32]byte, size int64) (id int64, s
 				found, err = x.db.Row(`SELECT c.id, c.size, EXISTS (
 				SELECT 1 FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE l.chunk = c.id AND b.end_run IS NULL AND b.retired IS NULL AND (b.recipients = ?1 OR ?4))
 				FROM prefixes p JOIN chunks c ON c.id = p.chunk WHERE p.prefix = ?2 AND c.hash = ?3`,
-					[]any{r.recipients[:], prefixOf(hash), hash[:], r.spread}, &id, &known, &stored)
+					[]any{r.recipients[:], metastore.Prefix(hash), hash[:], r.spread}, &id, &known, &stored)
 				if err != nil {
 					return err
 				}
@@ -98,11 +99,6 @@ func (f *freshChunks) add(hash [32]byte, c freshChunk) {
 	(*f)[hash] = c
 }
 
-// prefixOf is what a hash is looked up by.
-func prefixOf(hash [32]byte) int64 {
-	return int64(binary.BigEndian.Uint64(hash[:8]) >> 16)
-}
-
 // write makes rows of the chunks.
 func (f freshChunks) write(x *Index, held *bulks) error {
 	if len(f) == 0 {
@@ -127,7 +123,7 @@ func (f freshChunks) write(x *Index, held *bulks) error {
 	}
 	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.hash[:], b.hash[:]) })
 	for i := range rows {
-		if err := x.db.Add(&held.prefixes, prefixOf(rows[i].hash), rows[i].id); err != nil {
+		if err := x.db.Add(&held.prefixes, metastore.Prefix(rows[i].hash), rows[i].id); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -52,7 +53,7 @@ func forget(t *testing.T, x *Index, seqs ...int64) []string {
 	return closed
 }
 
-func clean(t *testing.T, x *Index, limit Cleaning) Cleaned {
+func cleanUp(t *testing.T, x *Index, limit clean.Limits) clean.Done {
 	t.Helper()
 	done, err := x.Clean(t.Context(), limit)
 	if err != nil {
@@ -90,7 +91,7 @@ func TestRowsOfPurgedSnapshotsGo(t *testing.T) {
 	removes(t, x, "home", "/a", "/b")
 	stores(t, x, "home", "/c")
 	before := rowCounts(t, x)
-	if done := clean(t, x, Cleaning{Rows: DefaultRows}); done != (Cleaned{}) {
+	if done := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows}); done != (clean.Done{}) {
 		t.Errorf("without a purge: %+v", done)
 	}
 	if diff := cmp.Diff(before, rowCounts(t, x)); diff != "" {
@@ -99,7 +100,7 @@ func TestRowsOfPurgedSnapshotsGo(t *testing.T) {
 
 	forget(t, x, 1)
 	forget(t, x, 1, 2) // again, after an answer that got lost
-	if done := clean(t, x, Cleaning{Rows: DefaultRows}); done.More || done.Rows == 0 {
+	if done := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows}); done.More || done.Rows == 0 {
 		t.Errorf("%+v", done)
 	}
 	want := map[string]int{
@@ -118,7 +119,7 @@ func TestRowsOfPurgedSnapshotsGo(t *testing.T) {
 	if diff := cmp.Diff([]RunRef{{3, "ann-3", "home", sha256.Sum256([]byte("manifest 3"))}}, runs); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
-	if done := clean(t, x, Cleaning{Rows: DefaultRows}); done != (Cleaned{}) {
+	if done := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows}); done != (clean.Done{}) {
 		t.Errorf("the second time: %+v", done)
 	}
 	last := x.last
@@ -145,7 +146,7 @@ func TestOnlyFinishedRunsBeforeTheNewestAreForgotten(t *testing.T) {
 	if _, err := x.Forget(t.Context(), []int64{1}); !errors.Is(err, ErrPending) {
 		t.Errorf("beside a run: %v", err)
 	}
-	if _, err := x.Clean(t.Context(), Cleaning{Rows: 1}); !errors.Is(err, ErrPending) {
+	if _, err := x.Clean(t.Context(), clean.Limits{Rows: 1}); !errors.Is(err, ErrPending) {
 		t.Errorf("beside a run: %v", err)
 	}
 	if err := r.Rollback(t.Context()); err != nil {
@@ -179,7 +180,7 @@ func TestASetWithoutSnapshotsIsClosed(t *testing.T) {
 	}
 	for _, cleaned := range []bool{false, true} {
 		if cleaned {
-			clean(t, x, Cleaning{Rows: DefaultRows})
+			cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows})
 		}
 		r = begin(t, x, "etc")
 		refs, pins := named(t, r)
@@ -209,17 +210,17 @@ func TestMostlyDeadBlobsAreRetired(t *testing.T) {
 	removes(t, x, "home", "/b", "/c", "/d", "/e", "/f", "/g", "/h")
 	forget(t, x, 1)
 
-	if done := clean(t, x, Cleaning{Rows: DefaultRows, Retire: 100}); done.Retired != 0 {
+	if done := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows, Retire: 100}); done.Retired != 0 {
 		t.Errorf("run 2 needs all of it: %+v", done)
 	}
 	forget(t, x, 2)
-	if done := clean(t, x, Cleaning{Rows: DefaultRows}); done.Retired != 0 {
+	if done := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows}); done.Retired != 0 {
 		t.Errorf("not asked to: %+v", done)
 	}
 	removes(t, x, "home")
 	forget(t, x, 3)
-	want := Cleaned{Retired: 1, Bytes: 1000, Live: 10}
-	got := clean(t, x, Cleaning{Rows: DefaultRows, Retire: 1}) // less than it takes, but one always
+	want := clean.Done{Retired: 1, Bytes: 1000, Live: 10}
+	got := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows, Retire: 1}) // less than it takes, but one always
 	got.Rows = 0
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -284,7 +285,7 @@ func TestWhatIsUsedOfALargeBlobIsAddedUp(t *testing.T) {
 	commit(t, r)
 	removes(t, x, "home", "/0")
 	forget(t, x, 1)
-	done := clean(t, x, Cleaning{Rows: DefaultRows, Retire: 1})
+	done := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows, Retire: 1})
 	if done.Retired != 1 || done.Live != 30_000 {
 		t.Errorf("%+v", done)
 	}
@@ -314,7 +315,7 @@ func TestARetiredBlobStaysForOtherSets(t *testing.T) {
 	commit(t, r)
 	removes(t, x, "home", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i")
 	forget(t, x, 1)
-	if done := clean(t, x, Cleaning{Rows: DefaultRows, Retire: 100}); done.Retired != 1 {
+	if done := cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows, Retire: 100}); done.Retired != 1 {
 		t.Fatalf("%+v", done)
 	}
 	for _, set := range []string{"home", "etc"} {
@@ -406,7 +407,7 @@ func TestACleanUpMayEndAnywhere(t *testing.T) {
 	want := show(x)
 	x.db.Batch, on = 20, true
 	forget(t, x, 1, 2)
-	clean(t, x, Cleaning{Rows: DefaultRows, Retire: 1000})
+	cleanUp(t, x, clean.Limits{Rows: clean.DefaultRows, Retire: 1000})
 	on = false
 	rows := rowCounts(t, x)
 	if len(points) < 10 {
@@ -418,7 +419,7 @@ func TestACleanUpMayEndAnywhere(t *testing.T) {
 			t.Errorf("point %d: %s", i, diff)
 		}
 		forget(t, y, 1, 2)
-		clean(t, y, Cleaning{Rows: DefaultRows, Retire: 1000})
+		cleanUp(t, y, clean.Limits{Rows: clean.DefaultRows, Retire: 1000})
 		if diff := cmp.Diff(rows, rowCounts(t, y)); diff != "" {
 			t.Errorf("point %d: %s", i, diff)
 		}

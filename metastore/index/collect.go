@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
@@ -13,9 +14,9 @@ type collection struct {
 	run     *Run
 	readers sqlite.Readers
 
-	open       bitset // contents of the other open versions: of other sets, and below gaps
-	openChunks bitset // and their chunks
-	located    bitset // chunks for which there is a blob that the run's recipients can read
+	open       idset.Set // contents of the other open versions: of other sets, and below gaps
+	openChunks idset.Set // and their chunks
+	located    idset.Set // chunks for which there is a blob that the run's recipients can read
 	sets       map[int64]bool
 	then       liveBlobs // those among which the base chose, as they were then
 	length     string    // what to read as a chunk's length: the last column of many, and seldom needed
@@ -23,8 +24,8 @@ type collection struct {
 
 // found is what one reader has found.
 type found struct {
-	dumpedRows
-	open, openChunks, located, moved, pinned bitset
+	idset.Rows
+	open, openChunks, located, moved, pinned idset.Set
 	moving                                   moving
 	totals                                   metastore.Totals
 }
@@ -65,14 +66,14 @@ func (c *collection) collect(ctx context.Context) error {
 }
 
 func (c *collection) merge(f *found) {
-	for i, set := range c.dumpedRows.sets() {
-		set.merge(*f.sets()[i])
+	for i, set := range c.Rows.Sets() {
+		set.Merge(*f.Sets()[i])
 	}
-	c.open.merge(f.open)
-	c.openChunks.merge(f.openChunks)
-	c.located.merge(f.located)
-	c.moved.merge(f.moved)
-	c.pinned.merge(f.pinned)
+	c.open.Merge(f.open)
+	c.openChunks.Merge(f.openChunks)
+	c.located.Merge(f.located)
+	c.moved.Merge(f.moved)
+	c.pinned.Merge(f.pinned)
 	c.moving.merge(f.moving)
 	c.totals.Xattrs += f.totals.Xattrs
 	c.totals.Bytes = metastore.AddBytes(c.totals.Bytes, f.totals.Bytes)
@@ -94,16 +95,16 @@ func (c *collection) files(ctx context.Context, f *found, s *sqlite.Reader, k sq
 			switch {
 			case !c.sets[set]:
 			case set == c.run.set && c.shows(path, gap):
-				f.files.add(id)
-				f.paths.add(path)
-				f.volumes.add(volume)
+				f.Files.Add(id)
+				f.Paths.Add(path)
+				f.Volumes.Add(volume)
 				f.totals.Xattrs += xattrs
 				if content != 0 {
-					f.contents.add(content)
+					f.Contents.Add(content)
 					f.totals.Bytes = metastore.AddBytes(f.totals.Bytes, size)
 				}
 			case content != 0:
-				f.open.add(content)
+				f.open.Add(content)
 			}
 			return nil
 		})
@@ -117,14 +118,14 @@ func (c *collection) fileChunks(ctx context.Context, f *found, s *sqlite.Reader,
 			if err := scan(&content, &chunk); err != nil {
 				return err
 			}
-			if c.contents.has(content) {
+			if c.Contents.Has(content) {
 				f.totals.FileChunks++
 				if chunk != 0 {
-					f.chunks.add(chunk)
+					f.Chunks.Add(chunk)
 				}
 			}
-			if chunk != 0 && c.open.has(content) {
-				f.openChunks.add(chunk)
+			if chunk != 0 && c.open.Has(content) {
+				f.openChunks.Add(chunk)
 			}
 			return nil
 		})
@@ -135,24 +136,24 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *sqlite.Reader,
 	var at, size int64
 	var best, before *liveBlob
 	choose := func() {
-		if c.base != nil && !before.same(best) && c.base.chunks.has(at) && c.chunks.has(at) {
-			f.moved.add(at)
+		if c.base != nil && !before.same(best) && c.base.Chunks.Has(at) && c.Chunks.Has(at) {
+			f.moved.Add(at)
 		}
 		if best == nil {
 			return
 		}
 		if best.current || c.run.spread {
-			f.located.add(at)
+			f.located.Add(at)
 		}
-		if c.chunks.has(at) {
+		if c.Chunks.Has(at) {
 			f.totals.BlobChunks++
-			f.blobs.add(best.id)
+			f.Blobs.Add(best.id)
 			if c.run.moves(best) {
 				f.moving.add(best.id, size)
 			}
 		}
-		if c.openChunks.has(at) {
-			f.pinned.add(best.id)
+		if c.openChunks.Has(at) {
+			f.pinned.Add(best.id)
 		}
 	}
 	err := s.Each(ctx, "SELECT chunk, blob, "+c.length+" FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk",
@@ -171,7 +172,7 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *sqlite.Reader,
 				best = b
 			}
 			// A base is encrypted as this run is, so it chose by the same rule.
-			if c.base != nil && c.base.live.has(blob) {
+			if c.base != nil && c.base.Live.Has(blob) {
 				if b := c.then[blob]; b.better(before) {
 					before = b
 				}
@@ -204,7 +205,7 @@ func (c *collection) blobsThen(ctx context.Context) error {
 		func(scan func(...any) error) error {
 			b := &liveBlob{}
 			err := scan(&b.id, &b.current, &b.retired)
-			if c.base.live.has(b.id) {
+			if c.base.Live.Has(b.id) {
 				c.then[b.id] = b
 			}
 			return err

@@ -97,12 +97,12 @@ func (d *dumping) write(ctx context.Context, rs sqlite.Readers, s metastore.Snap
 
 // delete writes which rows of the base the snapshot has not, or has otherwise.
 func (d *dumping) delete(reader *sqlite.Reader, t *section) error {
-	gone := t.then.without(t.rows)
+	gone := t.then.Without(t.rows)
 	switch t.table {
 	case dump.TableXattrs:
 		return owners(reader, gone, func(owners iter.Seq[int64]) error { return d.out.Delete(t.table, owners) })
 	case dump.TableBlobChunks:
-		gone = both(gone, d.content.moved.without(nil))
+		gone = both(gone, d.content.moved.Without(nil))
 	}
 	return d.out.Delete(t.table, gone)
 }
@@ -115,9 +115,9 @@ func (d *dumping) insert(ctx context.Context, rs sqlite.Readers, t *section) err
 		return err
 	}
 	defer p.Close()
-	keys := t.rows.without(t.then)
+	keys := t.rows.Without(t.then)
 	if t.table == dump.TableBlobChunks {
-		keys = both(keys, d.content.moved.without(nil))
+		keys = both(keys, d.content.moved.Without(nil))
 	}
 	for key := range keys {
 		if err := ctx.Err(); err != nil {
@@ -138,7 +138,7 @@ func (d *dumping) insertAll(ctx context.Context, rs sqlite.Readers, t *section) 
 	g.Go(func() error {
 		defer close(ordered)
 		defer close(ranges)
-		for k := range t.rows.ranges() {
+		for k := range t.rows.Ranges() {
 			r := &rangeText{Keys: k, batches: make(chan *rowBatch, rangeBatches)}
 			for _, ch := range []chan *rangeText{ordered, ranges} {
 				select {

@@ -8,14 +8,15 @@ import (
 	"iter"
 
 	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
 // section is a table of a dump and where its rows come from.
 type section struct {
 	table dump.Table
-	rows  bitset // keys of the rows that the snapshot has
-	then  bitset // and of those that the base has
+	rows  idset.Set // keys of the rows that the snapshot has
+	then  idset.Set // and of those that the base has
 	// text makes a row's text. SQLite does that itself: handing over one value
 	// a row instead of up to 26 is what makes this fast. Text columns hold
 	// nothing that would have to be quoted, which dump.CheckText and checkFile saw to.
@@ -26,34 +27,34 @@ type section struct {
 }
 
 func (d *dumping) sections() []section {
-	now, then := &d.content.dumpedRows, &dumpedRows{}
+	now, then := &d.content.Rows, &idset.Rows{}
 	if d.base != nil {
-		then = &d.base.dumpedRows
+		then = &d.base.Rows
 	}
 	const file = `'(%d,%d,''%s'',''%s'',%d,''%s'',%d,%d,%d,%s,%s,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%s,%d,%s)',
 		id, path, role, state, errno, type, mode, uid, gid, quote(user), quote("group"), size,
 		mtime_s, mtime_ns, ctime_s, ctime_ns, btime_s, btime_ns,
 		volume, inode, nlink, rdev_major, rdev_minor, quote(target), flags, quote(content)`
 	return []section{
-		{dump.TableVolumes, now.volumes, then.volumes, "'(%d,''%s'',%d,%s)', id, fstype, fsid, quote(root)",
+		{dump.TableVolumes, now.Volumes, then.Volumes, "'(%d,''%s'',%d,%s)', id, fstype, fsid, quote(root)",
 			"FROM volumes WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM volumes WHERE id = ?"},
-		{dump.TablePaths, now.paths, then.paths, "'(%d,%d,%s)', id, parent, quote(name)",
+		{dump.TablePaths, now.Paths, then.Paths, "'(%d,%d,%s)', id, parent, quote(name)",
 			"FROM paths NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM paths WHERE id = ?"},
-		{dump.TableFiles, now.files, then.files, file,
+		{dump.TableFiles, now.Files, then.Files, file,
 			"FROM files NOT INDEXED WHERE id > ?1 AND id <= ?2 AND set_id = ?3 AND (end_run IS NULL OR gap AND first_run = ?4) ORDER BY id",
 			[]any{d.run.set, d.run.seq}, "FROM files WHERE id = ?"},
-		{dump.TableXattrs, now.files, then.files, "'(%d,%s,%s)', file, quote(name), quote(value)",
+		{dump.TableXattrs, now.Files, then.Files, "'(%d,%s,%s)', file, quote(name), quote(value)",
 			"FROM xattrs WHERE file > ? AND file <= ? ORDER BY file, name", nil, "FROM xattrs WHERE file = ? ORDER BY name"},
-		{dump.TableContents, now.contents, then.contents, "'(%d)', id",
+		{dump.TableContents, now.Contents, then.Contents, "'(%d)', id",
 			"FROM contents WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM contents WHERE id = ?"},
-		{dump.TableFileChunks, now.contents, then.contents, "'(%d,%d,%d,%s)', content, offset, length, quote(chunk)",
+		{dump.TableFileChunks, now.Contents, then.Contents, "'(%d,%d,%d,%s)', content, offset, length, quote(chunk)",
 			"FROM file_chunks WHERE content > ? AND content <= ? ORDER BY content, offset", nil, "FROM file_chunks WHERE content = ? ORDER BY offset"},
-		{dump.TableChunks, now.chunks, then.chunks, "'(%d,%s,%d)', id, quote(hash), size",
+		{dump.TableChunks, now.Chunks, then.Chunks, "'(%d,%s,%d)', id, quote(hash), size",
 			"FROM chunks WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM chunks WHERE id = ?"},
-		{dump.TableBlobs, now.blobs, then.blobs,
+		{dump.TableBlobs, now.Blobs, then.Blobs,
 			"'(%d,%s,%d,%d,%d,%s,%d,%d)', id, quote(hash), seq, size, header, quote(recipients), level, upload_ms",
 			"FROM blobs NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM blobs WHERE id = ?"},
-		{dump.TableBlobChunks, now.chunks, then.chunks,
+		{dump.TableBlobChunks, now.Chunks, then.Chunks,
 			"'(%d,%d,%d,%d,%d,%d)', chunk, blob, frame_offset, frame_length, offset, length",
 			"FROM blob_chunks WHERE chunk > ? AND chunk <= ? ORDER BY chunk", nil, "FROM blob_chunks WHERE chunk = ?"},
 	}
@@ -83,7 +84,7 @@ type rowWriter struct {
 func (w *rowWriter) row(scan func(...any) error) error {
 	var key, blob int64
 	var text sql.RawBytes
-	if err := scan(&key, &blob, &text); err != nil || !w.rows.has(key) {
+	if err := scan(&key, &blob, &text); err != nil || !w.rows.Has(key) {
 		return err
 	}
 	if w.table != dump.TableBlobChunks {

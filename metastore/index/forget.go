@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
 )
 
 // RunRef names a committed run whose snapshot is kept.
@@ -101,6 +103,28 @@ func (x *Index) closeSets(ctx context.Context) (closed []string, err error) {
 		}
 	}
 	return closed, err
+}
+
+// Clean deletes rows that neither a snapshot that is kept, nor what is open, nor
+// a base dump needs, and retires blobs that are mostly dead: those of which less
+// than a quarter is needed by a snapshot that is kept or by what is open. A
+// retired blob is counted on as before, but its chunks count as not stored, and
+// [Run.Moves] names those that are to be uploaded again.
+//
+// It looks at every row, but only after a Forget, until nothing is left to do;
+// otherwise it does nothing. A crash takes nothing back and leaves nothing
+// half done: what is deleted was needed by nobody, row by row.
+//
+// The space is used again by later rows; the file does not shrink.
+func (x *Index) Clean(ctx context.Context, limit clean.Limits) (done clean.Done, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s, err := x.idle(ctx)
+	if err == nil {
+		done, err = clean.Run(ctx, clean.Index{DB: x.db, Path: x.path, Run: s.LastSeq,
+			Files: x.last.files, Contents: x.last.contents, Chunks: x.last.chunks}, limit)
+	}
+	return done, x.fail("clean up", errors.Join(err, x.finish()))
 }
 
 // soil notes that there may be rows that nothing needs any more.

@@ -16,6 +16,8 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -561,7 +563,7 @@ func (m *model) purge(t *testing.T, rt *rapid.T, x *Index) {
 	if rapid.Bool().Draw(rt, "clean") {
 		must(x.db.Whole(x.soil)) // what rollbacks left goes, too
 		for limit := int64(rapid.IntRange(1, 40).Draw(rt, "rows")); ; {
-			done, err := x.Clean(t.Context(), Cleaning{Rows: limit})
+			done, err := x.Clean(t.Context(), clean.Limits{Rows: limit})
 			must(err)
 			m.check(t, equal, x)
 			if !done.More {
@@ -575,7 +577,7 @@ func (m *model) purge(t *testing.T, rt *rapid.T, x *Index) {
 // leftovers says what a clean index does not have, as SQL.
 func leftovers(rt *rapid.T, x *Index) {
 	rt.Helper()
-	var base dumpedRows
+	var base idset.Rows
 	rows, err := x.db.Conn.QueryContext(context.Background(), "SELECT rows FROM bases")
 	if err == nil {
 		err = sqlite.EachRow(context.Background(), rows, func(scan func(...any) error) error {
@@ -583,12 +585,12 @@ func leftovers(rt *rapid.T, x *Index) {
 			if err := scan(&packed); err != nil {
 				return err
 			}
-			var b dumpedRows
-			if err := b.decode(packed); err != nil {
+			var b idset.Rows
+			if err := b.Decode(packed); err != nil {
 				return err
 			}
-			for i, set := range base.sets() {
-				set.merge(*b.sets()[i])
+			for i, set := range base.Sets() {
+				set.Merge(*b.Sets()[i])
 			}
 			return nil
 		})
@@ -598,21 +600,21 @@ func leftovers(rt *rapid.T, x *Index) {
 	}
 	for what, q := range map[string]struct {
 		query string
-		base  bitset
+		base  idset.Set
 	}{
 		"files": {`SELECT id FROM files f WHERE NOT (end_run IS NULL AND set_id IN (SELECT id FROM sets) OR EXISTS (
-			SELECT 1 FROM runs r WHERE r.set_id = f.set_id AND r.seq >= f.first_run AND r.seq < f.end_run))`, base.files},
-		"xattrs":      {"SELECT file FROM xattrs WHERE file NOT IN (SELECT id FROM files)", base.files},
-		"contents":    {"SELECT id FROM contents WHERE id NOT IN (SELECT content FROM files WHERE content IS NOT NULL)", base.contents},
+			SELECT 1 FROM runs r WHERE r.set_id = f.set_id AND r.seq >= f.first_run AND r.seq < f.end_run))`, base.Files},
+		"xattrs":      {"SELECT file FROM xattrs WHERE file NOT IN (SELECT id FROM files)", base.Files},
+		"contents":    {"SELECT id FROM contents WHERE id NOT IN (SELECT content FROM files WHERE content IS NOT NULL)", base.Contents},
 		"file_chunks": {"SELECT content FROM file_chunks WHERE content NOT IN (SELECT id FROM contents)", nil},
 		"blobs": {`SELECT id FROM blobs b WHERE end_run IS NOT NULL AND NOT EXISTS (
-			SELECT 1 FROM runs r WHERE r.seq >= b.seq AND r.seq < b.end_run)`, base.live},
+			SELECT 1 FROM runs r WHERE r.seq >= b.seq AND r.seq < b.end_run)`, base.Live},
 		"blob_chunks": {"SELECT blob FROM blob_chunks WHERE blob NOT IN (SELECT id FROM blobs) OR chunk NOT IN (SELECT id FROM chunks)", nil},
 		"chunks": {`SELECT id FROM chunks WHERE id NOT IN (SELECT chunk FROM file_chunks WHERE chunk IS NOT NULL)
-			AND id NOT IN (SELECT l.chunk FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE b.end_run IS NULL)`, base.chunks},
+			AND id NOT IN (SELECT l.chunk FROM blob_chunks l JOIN blobs b ON b.id = l.blob WHERE b.end_run IS NULL)`, base.Chunks},
 		"prefixes": {"SELECT chunk FROM prefixes WHERE chunk NOT IN (SELECT id FROM chunks)", nil},
 		"paths": {`SELECT id FROM paths WHERE id <> 1 AND id NOT IN (
-			WITH RECURSIVE t (id) AS (SELECT path FROM files UNION SELECT path FROM marks UNION SELECT p.parent FROM t JOIN paths p ON p.id = t.id) SELECT id FROM t)`, base.paths},
+			WITH RECURSIVE t (id) AS (SELECT path FROM files UNION SELECT path FROM marks UNION SELECT p.parent FROM t JOIN paths p ON p.id = t.id) SELECT id FROM t)`, base.Paths},
 		"gaps": {"SELECT file FROM gaps WHERE run NOT IN (SELECT seq FROM runs)", nil},
 	} {
 		rows, err := x.db.Conn.QueryContext(context.Background(), q.query)
@@ -620,7 +622,7 @@ func leftovers(rt *rapid.T, x *Index) {
 			err = sqlite.EachRow(context.Background(), rows, func(scan func(...any) error) error {
 				var id int64
 				err := scan(&id)
-				if err == nil && !q.base.has(id) {
+				if err == nil && !q.base.Has(id) {
 					err = fmt.Errorf("row %d of %s is left", id, what)
 				}
 				return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
@@ -85,7 +86,7 @@ func (r *Run) Moves(ctx context.Context, out MoveOut, after, limit int64) (moves
 		if err != nil {
 			return err
 		}
-		var chosen bitset
+		var chosen idset.Set
 		if chosen, last = f.chooseMoving(out, after, limit); last == 0 {
 			return nil
 		}
@@ -104,7 +105,7 @@ func (r *Run) Moves(ctx context.Context, out MoveOut, after, limit int64) (moves
 }
 
 // chooseMoving chooses the blobs to be emptied.
-func (f *references) chooseMoving(out MoveOut, after, limit int64) (chosen bitset, last int64) {
+func (f *references) chooseMoving(out MoveOut, after, limit int64) (chosen idset.Set, last int64) {
 	var ids []int64
 	for id := range f.moving {
 		if id > after && f.liveBlobs[id].out() == out {
@@ -120,7 +121,7 @@ func (f *references) chooseMoving(out MoveOut, after, limit int64) (chosen bitse
 		if last != 0 && (all.bytes > limit || all.chunks > movesAtOnce) {
 			break
 		}
-		chosen.add(id)
+		chosen.Add(id)
 		last = id
 	}
 	return chosen, last
@@ -148,7 +149,7 @@ func (r *Run) Former(ctx context.Context) (bytes int64, err error) {
 type movePlan struct {
 	*references
 	run      *Run
-	blobs    bitset
+	blobs    idset.Set
 	moves    map[int64]*Move // by chunk
 	contents map[int64]int64 // content → the path of a file, 0 until it is found
 }
@@ -175,7 +176,7 @@ func (p *movePlan) find(ctx context.Context, rs sqlite.Readers) ([]Move, error) 
 			[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 				var c piece
 				err := scan(&c.content, &c.offset, &c.chunk)
-				if p.references.contents.has(c.content) && p.moves[c.chunk] != nil {
+				if p.references.Contents.Has(c.content) && p.moves[c.chunk] != nil {
 					pieces[n] = append(pieces[n], c)
 				}
 				return err
@@ -214,7 +215,7 @@ func (p *movePlan) findChunks(ctx context.Context, s *sqlite.Reader, k sqlite.Ke
 	var best *liveBlob
 	var found []Move
 	choose := func() {
-		if best != nil && p.blobs.has(best.id) && p.chunks.has(at) {
+		if best != nil && p.blobs.Has(best.id) && p.Chunks.Has(at) {
 			found = append(found, Move{Chunk: at, Size: size})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
@@ -15,16 +16,16 @@ import (
 type references struct {
 	changes int64 // of the run, at that moment
 
-	hidden, gaps bitset // paths below gaps, and those of the gaps
-	dumpedRows          // that the snapshot shows or needs
+	hidden, gaps idset.Set // paths below gaps, and those of the gaps
+	idset.Rows             // that the snapshot shows or needs
 	totals       metastore.Totals
 	lost         bool // some of chunks are in no live blob of the run's recipients
 
-	base  *base  // what a differential dump would be made against
-	moved bitset // chunks of the base that are read from another blob now
+	base  *base     // what a differential dump would be made against
+	moved idset.Set // chunks of the base that are read from another blob now
 
 	liveBlobs
-	pinned     bitset    // those that hold a chunk of a version that is open elsewhere
+	pinned     idset.Set // those that hold a chunk of a version that is open elsewhere
 	moving     moving    // what of the snapshot is in blobs that it is to be moved out of
 	refs, pins []BlobRef // sorted by seq and hash
 	released   []int64   // the other live blobs
@@ -33,7 +34,7 @@ type references struct {
 // shows reports whether the snapshot shows a version of the run's set that
 // holds in this run.
 func (f *references) shows(path int64, gap bool) bool {
-	return !f.hidden.has(path) && (gap || !f.gaps.has(path))
+	return !f.hidden.Has(path) && (gap || !f.gaps.Has(path))
 }
 
 // liveBlobs are the blobs that the index counts on.
@@ -98,10 +99,10 @@ func (r *Run) collect(ctx context.Context) (_ *references, err error) {
 	if err := r.knownVolumes(ctx, f); err != nil {
 		return nil, err
 	}
-	f.lost = f.chunks.missing(c.located) > 0
+	f.lost = f.Chunks.Missing(c.located) > 0
 	f.sortBlobs(r.seq)
-	f.totals.Volumes, f.totals.Paths, f.totals.Files = f.volumes.count(), f.paths.count(), f.files.count()
-	f.totals.Contents, f.totals.Chunks, f.totals.Blobs = f.contents.count(), f.chunks.count(), f.blobs.count()
+	f.totals.Volumes, f.totals.Paths, f.totals.Files = f.Volumes.Count(), f.Paths.Count(), f.Files.Count()
+	f.totals.Contents, f.totals.Chunks, f.totals.Blobs = f.Contents.Count(), f.Chunks.Count(), f.Blobs.Count()
 	r.references = f
 	return f, nil
 }
@@ -112,7 +113,7 @@ func (r *Run) collectGaps(ctx context.Context, f *references) error {
 		return nil
 	}
 	for _, q := range []struct {
-		set   *bitset
+		set   *idset.Set
 		query string
 	}{
 		{&f.gaps, "SELECT path FROM gaps WHERE run = ?"},
@@ -122,7 +123,7 @@ func (r *Run) collectGaps(ctx context.Context, f *references) error {
 		err := r.x.db.Each(ctx, q.query, []any{r.seq}, func(scan func(...any) error) error {
 			var path int64
 			err := scan(&path)
-			q.set.add(path)
+			q.set.Add(path)
 			return err
 		})
 		if err != nil {
@@ -135,16 +136,16 @@ func (r *Run) collectGaps(ctx context.Context, f *references) error {
 // knownVolumes leaves out what stands for no volume: entries of which nothing
 // could be found out are on none.
 func (r *Run) knownVolumes(ctx context.Context, f *references) error {
-	var known bitset
+	var known idset.Set
 	err := r.x.db.Each(ctx, "SELECT id FROM volumes", nil, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
-		if f.volumes.has(id) {
-			known.add(id)
+		if f.Volumes.Has(id) {
+			known.Add(id)
 		}
 		return err
 	})
-	f.volumes = known
+	f.Volumes = known
 	return err
 }
 
@@ -163,11 +164,11 @@ func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
 
 func (f *references) sortBlobs(seq int64) {
 	for _, b := range f.liveBlobs {
-		f.live.add(b.id)
+		f.Live.Add(b.id)
 		switch {
-		case f.blobs.has(b.id):
+		case f.Blobs.Has(b.id):
 			f.refs = append(f.refs, b.BlobRef)
-		case f.pinned.has(b.id) || b.Seq == seq:
+		case f.pinned.Has(b.id) || b.Seq == seq:
 			f.pins = append(f.pins, b.BlobRef)
 		default:
 			f.released = append(f.released, b.id)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"github.com/mattn/go-sqlite3"
 )
 
@@ -26,10 +27,12 @@ type Intent struct {
 	Hash                [32]byte // SHA-256 of Manifest
 }
 
-// damage makes what SQLite says about a broken file an ErrDamaged.
+// damage makes what SQLite says about a broken file, and sets of ids that are
+// none, an ErrDamaged.
 func damage(err error) error {
 	var e sqlite3.Error
-	if errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB) {
+	var rows *idset.Error
+	if errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB) || errors.As(err, &rows) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err

@@ -1,10 +1,11 @@
-package index
+package clean
 
 import (
 	"context"
 	"errors"
 	"sort"
 
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
@@ -13,10 +14,10 @@ func (c *cleaning) plan(ctx context.Context) (err error) {
 	if err := c.planRuns(ctx); err != nil {
 		return err
 	}
-	if err := c.x.finish(); err != nil { // readers are beside it
+	if err := c.x.DB.Abort(); err != nil { // readers are beside it
 		return err
 	}
-	readers, err := sqlite.OpenReaders(c.x.path)
+	readers, err := sqlite.OpenReaders(c.x.Path)
 	if err != nil {
 		return err
 	}
@@ -25,11 +26,11 @@ func (c *cleaning) plan(ctx context.Context) (err error) {
 		last int64
 		read func(ctx context.Context, u *use, s *sqlite.Reader, k sqlite.Keys) error
 	}{
-		{c.x.last.files, c.files},
-		{c.x.last.contents, c.contents},
-		{c.x.last.contents, c.fileChunks},
-		{c.x.last.chunks, c.blobChunks},
-		{c.x.last.chunks, c.chunks},
+		{c.x.Files, c.files},
+		{c.x.Contents, c.contents},
+		{c.x.Contents, c.fileChunks},
+		{c.x.Chunks, c.blobChunks},
+		{c.x.Chunks, c.chunks},
 	} {
 		all := make([]use, len(readers))
 		err := readers.Sweep(ctx, step.last, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
@@ -48,7 +49,7 @@ func (c *cleaning) plan(ctx context.Context) (err error) {
 // planRuns reads the small tables.
 func (c *cleaning) planRuns(ctx context.Context) error {
 	x := c.x
-	err := x.db.Each(ctx, "SELECT id FROM sets", nil, func(scan func(...any) error) error {
+	err := x.DB.Each(ctx, "SELECT id FROM sets", nil, func(scan func(...any) error) error {
 		var set int64
 		err := scan(&set)
 		c.runs[set] = nil
@@ -57,7 +58,7 @@ func (c *cleaning) planRuns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = x.db.Each(ctx, "SELECT seq, set_id FROM runs ORDER BY seq", nil, func(scan func(...any) error) error {
+	err = x.DB.Each(ctx, "SELECT seq, set_id FROM runs ORDER BY seq", nil, func(scan func(...any) error) error {
 		var seq, set int64
 		err := scan(&seq, &set)
 		c.runs[set], c.all = append(c.runs[set], seq), append(c.all, seq)
@@ -66,38 +67,38 @@ func (c *cleaning) planRuns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = x.db.Each(ctx, "SELECT rows FROM bases", nil, func(scan func(...any) error) error {
+	err = x.DB.Each(ctx, "SELECT rows FROM bases", nil, func(scan func(...any) error) error {
 		var packed []byte
 		if err := scan(&packed); err != nil {
 			return err
 		}
-		var rows dumpedRows
-		if err := rows.decode(packed); err != nil {
+		var rows idset.Rows
+		if err := rows.Decode(packed); err != nil {
 			return err
 		}
-		for i, set := range c.base.sets() {
-			set.merge(*rows.sets()[i])
+		for i, set := range c.base.Sets() {
+			set.Merge(*rows.Sets()[i])
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	err = x.db.Each(ctx, "SELECT path FROM marks", nil, func(scan func(...any) error) error {
+	err = x.DB.Each(ctx, "SELECT path FROM marks", nil, func(scan func(...any) error) error {
 		var path int64
 		err := scan(&path)
-		c.marked.add(path)
+		c.marked.Add(path)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return x.db.Each(ctx, "SELECT id, seq, coalesce(end_run, 0), retired IS NOT NULL, size FROM blobs", nil, func(scan func(...any) error) error {
+	return x.DB.Each(ctx, "SELECT id, seq, coalesce(end_run, 0), retired IS NOT NULL, size FROM blobs", nil, func(scan func(...any) error) error {
 		b := &usedBlob{}
 		var end int64
 		err := scan(&b.id, &b.seq, &end, &b.retired, &b.size)
 		b.live = end == 0
-		if b.live || holds(c.all, b.seq, end) || c.base.live.has(b.id) || c.base.blobs.has(b.id) {
+		if b.live || holds(c.all, b.seq, end) || c.base.Live.Has(b.id) || c.base.Blobs.Has(b.id) {
 			c.blobs[b.id] = b
 		}
 		return err
@@ -113,13 +114,13 @@ func holds(runs []int64, first, end int64) bool {
 
 func (c *cleaning) merge(u *use) {
 	k, v := &c.keep, &u.keep
-	for _, s := range []struct{ to, from *bitset }{
+	for _, s := range []struct{ to, from *idset.Set }{
 		{&k.paths, &v.paths}, {&k.volumes, &v.volumes}, {&k.contents, &v.contents}, {&k.chunks, &v.chunks},
 		{&k.open, &v.open}, {&k.openChunks, &v.openChunks}, {&k.held, &v.held},
 		{&c.drop.files, &u.drop.files}, {&c.drop.attributed, &u.drop.attributed},
 		{&c.drop.contents, &u.drop.contents}, {&c.drop.chunks, &u.drop.chunks},
 	} {
-		s.to.merge(*s.from)
+		s.to.Merge(*s.from)
 	}
 	c.drop.places = append(c.drop.places, u.drop.places...)
 	c.drop.furtherPlaces = c.drop.furtherPlaces || u.drop.furtherPlaces
@@ -142,18 +143,18 @@ func (c *cleaning) files(ctx context.Context, u *use, s *sqlite.Reader, k sqlite
 		open := there && end == 0
 		switch {
 		case open || holds(runs, first, end):
-			u.keep.paths.add(path)
-			u.keep.volumes.add(volume)
+			u.keep.paths.Add(path)
+			u.keep.volumes.Add(volume)
 			if content != 0 {
-				u.keep.contents.add(content)
+				u.keep.contents.Add(content)
 				if open {
-					u.keep.open.add(content)
+					u.keep.open.Add(content)
 				}
 			}
-		case !c.base.files.has(id):
-			u.drop.files.add(id)
+		case !c.base.Files.Has(id):
+			u.drop.files.Add(id)
 			if xattrs > 0 {
-				u.drop.attributed.add(id)
+				u.drop.attributed.Add(id)
 			}
 		}
 		return nil
@@ -164,8 +165,8 @@ func (c *cleaning) contents(ctx context.Context, u *use, s *sqlite.Reader, k sql
 	return s.Each(ctx, "SELECT id FROM contents WHERE id > ? AND id <= ?", []any{k.After, k.UpTo}, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
-		if !c.keep.contents.has(id) && !c.base.contents.has(id) {
-			u.drop.contents.add(id)
+		if !c.keep.contents.Has(id) && !c.base.Contents.Has(id) {
+			u.drop.contents.Add(id)
 		}
 		return err
 	})
@@ -178,10 +179,10 @@ func (c *cleaning) fileChunks(ctx context.Context, u *use, s *sqlite.Reader, k s
 			if err := scan(&content, &chunk); err != nil {
 				return err
 			}
-			if c.keep.contents.has(content) {
-				u.keep.chunks.add(chunk)
-				if c.keep.open.has(content) {
-					u.keep.openChunks.add(chunk)
+			if c.keep.contents.Has(content) {
+				u.keep.chunks.Add(chunk)
+				if c.keep.open.Has(content) {
+					u.keep.openChunks.Add(chunk)
 				}
 			}
 			return nil
@@ -208,11 +209,11 @@ func (c *cleaning) blobChunks(ctx context.Context, u *use, s *sqlite.Reader, k s
 		if best == nil {
 			return
 		}
-		u.keep.held.add(at)
-		if c.keep.chunks.has(at) {
+		u.keep.held.Add(at)
+		if c.keep.chunks.Has(at) {
 			bytes(best.id).needed += size
 		}
-		if c.keep.openChunks.has(at) {
+		if c.keep.openChunks.Has(at) {
 			bytes(best.id).open += size
 		}
 	}
@@ -249,8 +250,8 @@ func (c *cleaning) chunks(ctx context.Context, u *use, s *sqlite.Reader, k sqlit
 	return s.Each(ctx, "SELECT id FROM chunks WHERE id > ? AND id <= ?", []any{k.After, k.UpTo}, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
-		if !c.keep.chunks.has(id) && !c.keep.held.has(id) && !c.base.chunks.has(id) {
-			u.drop.chunks.add(id)
+		if !c.keep.chunks.Has(id) && !c.keep.held.Has(id) && !c.base.Chunks.Has(id) {
+			u.drop.chunks.Add(id)
 		}
 		return err
 	})
@@ -259,17 +260,17 @@ func (c *cleaning) chunks(ctx context.Context, u *use, s *sqlite.Reader, k sqlit
 // ancestors adds to the paths that are needed those that lead to them.
 func (c *cleaning) ancestors(ctx context.Context, s *sqlite.Reader) error {
 	paths := &c.keep.paths
-	paths.add(1)
-	paths.merge(c.marked)
-	paths.merge(c.base.paths)
+	paths.Add(1)
+	paths.Merge(c.marked)
+	paths.Merge(c.base.Paths)
 	for again := true; again; {
 		again = false
 		// A parent is made before what is in it, so that once through will do.
 		err := s.Each(ctx, "SELECT id, parent FROM paths NOT INDEXED ORDER BY id DESC", nil, func(scan func(...any) error) error {
 			var id, parent int64
 			err := scan(&id, &parent)
-			if paths.has(id) && !paths.has(parent) {
-				paths.add(parent)
+			if paths.Has(id) && !paths.Has(parent) {
+				paths.Add(parent)
 				again = again || parent > id
 			}
 			return err

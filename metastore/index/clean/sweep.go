@@ -1,4 +1,4 @@
-package index
+package clean
 
 import (
 	"cmp"
@@ -6,18 +6,20 @@ import (
 	"errors"
 	"iter"
 	"slices"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // sweep deletes what is not needed: what refers to rows before those that it
 // refers to, so that it may stop anywhere.
 func (c *cleaning) sweep(ctx context.Context) error {
-	if err := c.delete(ctx, c.drop.attributed.without(nil), "DELETE FROM xattrs WHERE file = ?"); err != nil {
+	if err := c.delete(ctx, c.drop.attributed.Without(nil), "DELETE FROM xattrs WHERE file = ?"); err != nil {
 		return err
 	}
-	if err := c.delete(ctx, c.drop.files.without(nil), "DELETE FROM files WHERE id = ?"); err != nil {
+	if err := c.delete(ctx, c.drop.files.Without(nil), "DELETE FROM files WHERE id = ?"); err != nil {
 		return err
 	}
-	if err := c.delete(ctx, c.drop.contents.without(nil), "DELETE FROM file_chunks WHERE content = ?", "DELETE FROM contents WHERE id = ?"); err != nil {
+	if err := c.delete(ctx, c.drop.contents.Without(nil), "DELETE FROM file_chunks WHERE content = ?", "DELETE FROM contents WHERE id = ?"); err != nil {
 		return err
 	}
 	if err := c.dropPlaces(ctx); err != nil {
@@ -48,7 +50,7 @@ func (c *cleaning) delete(ctx context.Context, keys iter.Seq[int64], queries ...
 }
 
 func (c *cleaning) exec(query string, args ...any) error {
-	_, n, err := c.x.db.Exec(query, args...)
+	_, n, err := c.x.DB.Exec(query, args...)
 	c.done.Rows += n
 	return err
 }
@@ -63,10 +65,10 @@ func (c *cleaning) full() bool {
 
 // pause is called where a transaction may end.
 func (c *cleaning) pause(ctx context.Context) error {
-	if c.x.db.Changed < c.x.db.Batch {
+	if c.x.DB.Changed < c.x.DB.Batch {
 		return nil
 	}
-	return errors.Join(c.x.db.Commit(), ctx.Err())
+	return errors.Join(c.x.DB.Commit(), ctx.Err())
 }
 
 // dropPlaces deletes the blobs that are not needed, and where in them chunks are.
@@ -96,7 +98,7 @@ func (c *cleaning) dropPlaces(ctx context.Context) error {
 // dropChunks deletes chunks, a page of prefixes at a time.
 func (c *cleaning) dropChunks(ctx context.Context) error {
 	type chunk struct{ id, prefix int64 }
-	batch := make([]chunk, 0, min(c.x.db.Batch, c.drop.chunks.count()))
+	batch := make([]chunk, 0, min(c.x.DB.Batch, c.drop.chunks.Count()))
 	flush := func() error {
 		slices.SortFunc(batch, func(a, b chunk) int { return cmp.Compare(a.prefix, b.prefix) })
 		for _, d := range batch {
@@ -120,17 +122,17 @@ func (c *cleaning) dropChunks(ctx context.Context) error {
 		batch = batch[:0]
 		return nil
 	}
-	for id := range c.drop.chunks.without(nil) {
+	for id := range c.drop.chunks.Without(nil) {
 		if c.full() {
 			return nil
 		}
 		var hash []byte
-		if _, err := c.x.db.Row("SELECT hash FROM chunks WHERE id = ?", []any{id}, &hash); err != nil {
+		if _, err := c.x.DB.Row("SELECT hash FROM chunks WHERE id = ?", []any{id}, &hash); err != nil {
 			return err
 		}
 		var whole [32]byte
 		copy(whole[:], hash)
-		if batch = append(batch, chunk{id, prefixOf(whole)}); len(batch) == cap(batch) {
+		if batch = append(batch, chunk{id, metastore.Prefix(whole)}); len(batch) == cap(batch) {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -144,14 +146,14 @@ func (c *cleaning) dropRest(ctx context.Context) error {
 	if c.spent {
 		return nil
 	}
-	ids, err := c.without(ctx, "SELECT id FROM paths NOT INDEXED ORDER BY id DESC", c.keep.paths.has)
+	ids, err := c.without(ctx, "SELECT id FROM paths NOT INDEXED ORDER BY id DESC", c.keep.paths.Has)
 	if err != nil {
 		return err
 	}
 	if err := c.delete(ctx, slices.Values(ids), "DELETE FROM paths WHERE id = ?"); err != nil || c.spent {
 		return err
 	}
-	ids, err = c.without(ctx, "SELECT id FROM volumes", func(id int64) bool { return c.keep.volumes.has(id) || c.base.volumes.has(id) })
+	ids, err = c.without(ctx, "SELECT id FROM volumes", func(id int64) bool { return c.keep.volumes.Has(id) || c.base.Volumes.Has(id) })
 	if err != nil {
 		return err
 	}
@@ -161,7 +163,7 @@ func (c *cleaning) dropRest(ctx context.Context) error {
 // without lists the ids that a query selects and that are not to be kept, no
 // more than may be deleted.
 func (c *cleaning) without(ctx context.Context, query string, keep func(int64) bool) (ids []int64, err error) {
-	return ids, c.x.db.Each(ctx, query, nil, func(scan func(...any) error) error {
+	return ids, c.x.DB.Each(ctx, query, nil, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		if !keep(id) && int64(len(ids)) <= c.limit.Rows {

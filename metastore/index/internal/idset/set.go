@@ -1,20 +1,21 @@
-package index
+package idset
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"iter"
 	"math/bits"
 
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
-// bitset is a set of row ids, which are small and dense: an eighth of a byte
+// Set is a set of row ids, which are small and dense: an eighth of a byte
 // for each row that there ever was, where a temporary table takes a hundred
 // times that.
-type bitset []uint64
+type Set []uint64
 
-func (b *bitset) add(id int64) {
+// Add adds an id, which is not negative.
+func (b *Set) Add(id int64) {
 	word := int(id >> 6)
 	if word >= len(*b) {
 		*b = append(*b, make([]uint64, word+1-len(*b)+len(*b)/2)...)
@@ -22,21 +23,22 @@ func (b *bitset) add(id int64) {
 	(*b)[word] |= 1 << (id & 63)
 }
 
-func (b bitset) has(id int64) bool {
+// Has reports whether an id is in the set.
+func (b Set) Has(id int64) bool {
 	word := id >> 6
 	return word < int64(len(b)) && b[word]&(1<<(id&63)) != 0
 }
 
-// count is how many ids are in the set.
-func (b bitset) count() (n int64) {
+// Count is how many ids are in the set.
+func (b Set) Count() (n int64) {
 	for _, word := range b {
 		n += int64(bits.OnesCount64(word))
 	}
 	return n
 }
 
-// without yields the ids that are in b and not in o, in ascending order.
-func (b bitset) without(o bitset) iter.Seq[int64] {
+// Without yields the ids that are in b and not in o, in ascending order.
+func (b Set) Without(o Set) iter.Seq[int64] {
 	return func(yield func(int64) bool) {
 		for i, word := range b {
 			if i < len(o) {
@@ -51,9 +53,9 @@ func (b bitset) without(o bitset) iter.Seq[int64] {
 	}
 }
 
-// ranges yields ranges that together hold all ids of the set, in ascending
+// Ranges yields ranges that together hold all ids of the set, in ascending
 // order, and leaves out those that hold none.
-func (b bitset) ranges() iter.Seq[sqlite.Keys] {
+func (b Set) Ranges() iter.Seq[sqlite.Keys] {
 	return func(yield func(sqlite.Keys) bool) {
 		const words = sqlite.RangeKeys / 64
 		for i := 0; i < len(b); i += words {
@@ -69,8 +71,8 @@ func (b bitset) ranges() iter.Seq[sqlite.Keys] {
 	}
 }
 
-// merge adds the ids of o.
-func (b *bitset) merge(o bitset) {
+// Merge adds the ids of o.
+func (b *Set) Merge(o Set) {
 	if len(o) > len(*b) {
 		*b = append(*b, make([]uint64, len(o)-len(*b))...)
 	}
@@ -79,8 +81,8 @@ func (b *bitset) merge(o bitset) {
 	}
 }
 
-// missing counts the ids of b that are not in o.
-func (b bitset) missing(o bitset) (n int64) {
+// Missing counts the ids of b that are not in o.
+func (b Set) Missing(o Set) (n int64) {
 	for i, word := range b {
 		if i < len(o) {
 			word &^= o[i]
@@ -92,7 +94,7 @@ func (b bitset) missing(o bitset) (n int64) {
 
 // encode appends the number of words, without zeros at the end, and the words,
 // little-endian.
-func (b bitset) encode(dst []byte) []byte {
+func (b Set) encode(dst []byte) []byte {
 	for len(b) > 0 && b[len(b)-1] == 0 {
 		b = b[:len(b)-1]
 	}
@@ -103,14 +105,14 @@ func (b bitset) encode(dst []byte) []byte {
 	return dst
 }
 
-// decodeBitset is the inverse of encode, and returns what is behind it.
-func decodeBitset(src []byte) (b bitset, rest []byte, err error) {
+// decodeSet is the inverse of encode, and returns what is behind it.
+func decodeSet(src []byte) (b Set, rest []byte, err error) {
 	n, size := binary.Uvarint(src)
 	if size <= 0 || n > uint64(len(src)-size)/8 {
-		return nil, nil, fmt.Errorf("%w: a set of ids is cut off", ErrDamaged)
+		return nil, nil, &Error{errors.New("a set of ids is cut off")}
 	}
 	src = src[size:]
-	b = make(bitset, n)
+	b = make(Set, n)
 	for i := range b {
 		b[i] = binary.LittleEndian.Uint64(src[8*i:])
 	}
