@@ -7,9 +7,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
-	"github.com/google/go-cmp/cmp"
 )
 
 // removes makes a run of a set that removes files, and commits it.

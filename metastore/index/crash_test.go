@@ -6,8 +6,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
 	"github.com/google/go-cmp/cmp"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
 // frozen is the file of an index as a crash would leave it, and its log.

@@ -8,10 +8,11 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/dump"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
-	"golang.org/x/sync/errgroup"
 )
 
 // WriteDump streams the snapshot as this run sees it, in parts numbered from 1.

@@ -14,13 +14,14 @@ import (
 	"strings"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/dump"
 	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
 	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
-	gocmp "github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 )
 
 // model is what an index should know, kept in the plainest way: one map of

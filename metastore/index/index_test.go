@@ -13,9 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
-	"github.com/google/go-cmp/cmp"
 )
 
 // newIndex makes an empty index of the writer "ann" that is closed at the end

@@ -7,9 +7,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
-	"github.com/google/go-cmp/cmp"
 )
 
 // A rebuilt index goes on behind the newest run, even if nothing but its

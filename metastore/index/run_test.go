@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"testing"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/metastore/dump"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
 )
 
 func TestCommitGoesThroughAnIntent(t *testing.T) {

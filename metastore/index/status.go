@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 
-	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 	"github.com/mattn/go-sqlite3"
+
+	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
 )
 
 // Status says where an index stands. At most one of Interrupted and Intent is

@@ -35,7 +35,7 @@ func BenchmarkBuildViewOf100kFiles(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := build.View(b.Context(), path, parts(string(text)), want); err != nil {
+		if err := build.View(b.Context(), path, metatest.Parts(string(text)), want); err != nil {
 			b.Fatal(err)
 		}
 	}

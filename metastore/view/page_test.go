@@ -1,15 +1,15 @@
 package view
 
 import (
-	"bytes"
 	"math"
 	"testing"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/metastore/view/internal/layout"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
+
+	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view/internal/layout"
 )
 
 func drawAnyFile(t *rapid.T) metastore.File {
@@ -71,26 +71,6 @@ func TestAnyEntriesSurviveAPage(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestPagesAreFullButNotFuller(t *testing.T) {
-	var b layout.PageBuilder
-	e := layout.Entry{Name: bytes.Repeat([]byte{'n'}, 255), File: layout.AppendFile(nil, &metastore.File{Stat: metastore.Stat{Type: metastore.Regular}, Role: metastore.RoleInside, State: metastore.StateComplete})}
-	n := 0
-	for b.Add(&e) {
-		n++
-	}
-	page := b.AppendTo(nil)
-	if len(page) > layout.PageSize || len(page) < layout.PageSize-400 || n < 100 {
-		t.Errorf("%d entries make %d bytes", n, len(page))
-	}
-	big := layout.Entry{Name: []byte("n"), File: bytes.Repeat([]byte{1}, 2*layout.PageSize)}
-	if !b.Add(&big) {
-		t.Error("an entry that no page could hold has no place of its own")
-	}
-	if b.Add(&e) {
-		t.Error("something fits beside it")
-	}
 }
 
 // FuzzPage feeds pages that a broken disk might return.

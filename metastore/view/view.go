@@ -15,11 +15,12 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/mattn/go-sqlite3"
+
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/dump"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"git.eeqj.de/sneak/vaultik/metastore/view/internal/layout"
-	"github.com/mattn/go-sqlite3"
 )
 
 var (

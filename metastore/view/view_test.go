@@ -27,51 +27,6 @@ import (
 	"git.eeqj.de/sneak/vaultik/metastore/view/build"
 )
 
-func number(t testing.TB, s string) int64 {
-	t.Helper()
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// walk lists everything by path, and the paths in the order of slots.
-func walk(t testing.TB, v *view.View) (map[string]view.Node, []string) {
-	t.Helper()
-	root, err := v.Node(t.Context(), v.Root())
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown, order := map[string]view.Node{"/": root}, []string{"/"}
-	var down func(path string, dir view.Node)
-	down = func(path string, dir view.Node) {
-		cookie := uint64(0)
-		var folders []view.Node
-		for {
-			nodes, err := v.ReadDir(t.Context(), dir.Ino, cookie, 7)
-			if err != nil {
-				t.Fatalf("%q: %v", path, err)
-			}
-			if len(nodes) == 0 {
-				break
-			}
-			for _, n := range nodes {
-				shown[path+n.Name], order = n, append(order, path+n.Name)
-				if n.Type == metastore.Directory {
-					folders = append(folders, n)
-				}
-			}
-			cookie = nodes[len(nodes)-1].Cookie
-		}
-		for _, n := range folders {
-			down(path+n.Name+"/", n)
-		}
-	}
-	down("/", root)
-	return shown, order
-}
-
 var asData = cmp.Options{cmpopts.IgnoreUnexported(view.Node{}), cmpopts.EquateEmpty()}
 
 func TestAViewShowsTheWholeMetadata(t *testing.T) {
@@ -126,7 +81,7 @@ func TestListingsAreFilesThenDirectoriesInByteOrder(t *testing.T) {
 		metatest.Dir("/b"), metatest.File("/b/x"), metatest.Dir("/b/in"), metatest.File("/b/in/y"), metatest.Symlink("/b/\x01", "x"),
 		metatest.Dir("/A"), metatest.File("/A/1"), metatest.File("/z"), metatest.File("/\xff"), metatest.File("/B"),
 	}})
-	shown, order := walk(t, v)
+	shown, order := metatest.Walk(t, v)
 	want := []string{"/", "/B", "/z", "/\xff", "/A", "/b", "/A/1", "/b/\x01", "/b/x", "/b/in", "/b/in/y"}
 	if diff := cmp.Diff(want, order); diff != "" {
 		t.Error(diff)
@@ -151,7 +106,7 @@ func TestHardLinksShareAnInode(t *testing.T) {
 		entry("/a", 1, 5, 3, 10), entry("/b", 1, 5, 3, 10), root,
 		entry("/other-volume", 2, 5, 3, 10), entry("/single", 1, 6, 1, 10), entry("/single-again", 1, 6, 1, 10),
 	}})
-	shown, _ := walk(t, v)
+	shown, _ := metatest.Walk(t, v)
 	inos := map[string]uint64{}
 	for path, n := range shown {
 		inos[path] = n.Ino
@@ -173,7 +128,7 @@ func TestLinksReadAroundAChangeAreTwoFiles(t *testing.T) {
 	before.Inode, before.Nlink = 5, 2
 	after := before
 	after.Path, after.MTime = "/after", metastore.Time{Sec: 1}
-	shown, _ := walk(t, metatest.View(t, metatest.Tree{Entries: []metatest.Entry{before, after}}))
+	shown, _ := metatest.Walk(t, metatest.View(t, metatest.Tree{Entries: []metatest.Entry{before, after}}))
 	if a, b := shown["/before"], shown["/after"]; a.Ino == b.Ino || a.MTime == b.MTime {
 		t.Errorf("both are inode %d", a.Ino)
 	}
@@ -259,7 +214,7 @@ func TestAnyTreeIsShownAsItWas(t *testing.T) {
 		}
 		tree.Entries = append(tree.Entries, metatest.Dir("/"))
 		v := metatest.View(t, tree)
-		shown, _ := walk(t, v)
+		shown, _ := metatest.Walk(t, v)
 		got := map[string]metastore.Type{}
 		for path, n := range shown {
 			got[path] = n.Type
@@ -420,9 +375,9 @@ func TestWhatIsNotThereIsSaidSo(t *testing.T) {
 
 func TestManyReadAtOnceAfterTheFileIsGone(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	path := filepath.Join(t.TempDir(), "v")
-	if err := build.View(t.Context(), path, parts(string(text)), want); err != nil {
+	if err := build.View(t.Context(), path, metatest.Parts(string(text)), want); err != nil {
 		t.Fatal(err)
 	}
 	v, err := view.Open(t.Context(), path)
@@ -461,9 +416,9 @@ func TestManyReadAtOnceAfterTheFileIsGone(t *testing.T) {
 }
 
 func TestAUselessViewIsToBeBuiltAgain(t *testing.T) {
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	path := filepath.Join(t.TempDir(), "v")
-	if err := build.View(t.Context(), path, parts(string(text)), want); err != nil {
+	if err := build.View(t.Context(), path, metatest.Parts(string(text)), want); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
@@ -512,7 +467,7 @@ func TestAUselessViewIsToBeBuiltAgain(t *testing.T) {
 	if err := os.WriteFile(path, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := build.View(t.Context(), path, parts(string(text)), want); err != nil {
+	if err := build.View(t.Context(), path, metatest.Parts(string(text)), want); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, good) {
@@ -521,9 +476,9 @@ func TestAUselessViewIsToBeBuiltAgain(t *testing.T) {
 }
 
 func TestADamagedPageIsAnErrorAndNoPanic(t *testing.T) {
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	path := filepath.Join(t.TempDir(), "v")
-	if err := build.View(t.Context(), path, parts(string(text)), want); err != nil {
+	if err := build.View(t.Context(), path, metatest.Parts(string(text)), want); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(path)
@@ -563,11 +518,11 @@ func TestADamagedPageIsAnErrorAndNoPanic(t *testing.T) {
 }
 
 func TestACancelledBuildLeavesNothing(t *testing.T) {
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	folder := t.TempDir()
-	err := build.View(ctx, filepath.Join(folder, "v"), parts(string(text)), want)
+	err := build.View(ctx, filepath.Join(folder, "v"), metatest.Parts(string(text)), want)
 	left, _ := os.ReadDir(folder)
 	if !errors.Is(err, context.Canceled) || len(left) != 0 {
 		t.Errorf("%v, %d files", err, len(left))
@@ -591,10 +546,10 @@ func TestAViewThatIsClosedKeepsNoFileOpen(t *testing.T) {
 	}
 	folder := t.TempDir()
 	for name, more := range map[string]int64{"built": 0, "not built": 1} {
-		text, want := metatest.Dump(tiny())
+		text, want := metatest.Dump(metatest.Tiny())
 		want.Totals.Files += more
 		path := filepath.Join(folder, name)
-		err := build.View(t.Context(), path, parts(string(text)), want)
+		err := build.View(t.Context(), path, metatest.Parts(string(text)), want)
 		if (err == nil) != (name == "built") {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -6,10 +6,11 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/mattn/go-sqlite3"
+
 	"git.eeqj.de/sneak/vaultik/metastore/dump"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"git.eeqj.de/sneak/vaultik/metastore/view/internal/layout"
-	"github.com/mattn/go-sqlite3"
 )
 
 // blockSize is the bytes of a unit of st_blocks.

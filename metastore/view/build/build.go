@@ -24,12 +24,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sync/errgroup"
+
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/dump"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 	"git.eeqj.de/sneak/vaultik/metastore/view/internal/layout"
-	"github.com/mattn/go-sqlite3"
-	"golang.org/x/sync/errgroup"
 )
 
 //go:embed stage.sql

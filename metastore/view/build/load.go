@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io"
 
-	"git.eeqj.de/sneak/vaultik/metastore/dump"
 	"golang.org/x/sync/errgroup"
+
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
 )
 
 // Loading goes through three goroutines: one takes the parts' text from their

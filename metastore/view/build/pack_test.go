@@ -7,11 +7,12 @@ import (
 	"slices"
 	"testing"
 
-	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
-	"git.eeqj.de/sneak/vaultik/metastore/view/internal/layout"
 	"github.com/google/go-cmp/cmp"
 	"github.com/mattn/go-sqlite3"
 	"pgregory.net/rapid"
+
+	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
+	"git.eeqj.de/sneak/vaultik/metastore/view/internal/layout"
 )
 
 // emptyPacker is a packer of a table of its own.

@@ -9,9 +9,9 @@ import (
 	"git.eeqj.de/sneak/vaultik/metastore"
 )
 
-// PageSize bounds a page in bytes, unless a single entry is bigger. Reading a
+// pageSize bounds a page in bytes, unless a single entry is bigger. Reading a
 // directory is reading its pages, so they are as big as SQLite copies cheaply.
-const PageSize = 64 << 10
+const pageSize = 64 << 10
 
 // A page holds consecutive entries of one directory:
 //
@@ -49,7 +49,7 @@ func (b *PageBuilder) Add(e *Entry) bool {
 	}
 	b.entries = binary.AppendUvarint(b.entries, uint64(e.Blocks))
 	b.entries = append(b.entries, e.File...)
-	if before > 0 && 4+len(b.ends)+4+len(b.entries) > PageSize {
+	if before > 0 && 4+len(b.ends)+4+len(b.entries) > pageSize {
 		b.entries = b.entries[:before]
 		return false
 	}

@@ -1,4 +1,4 @@
-package view_test
+package build_test
 
 import (
 	"context"
@@ -184,7 +184,7 @@ func TestForgedDumpsAreRefused(t *testing.T) {
 		{"negative statistics", [2]string{",6,131098,4096)", ",-6,131098,4096)"}, "new_files"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			text, want := metatest.Dump(tiny())
+			text, want := metatest.Dump(metatest.Tiny())
 			if n := strings.Count(string(text), c.change[0]); n != 1 {
 				t.Fatalf("%q is there %d times", c.change[0], n)
 			}
@@ -203,7 +203,7 @@ func TestForgedDumpsAreRefused(t *testing.T) {
 }
 
 func TestASoundDumpMustBeTheSignedOne(t *testing.T) {
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	for name, n := range map[string]*int64{
 		"files": &want.Totals.Files, "bytes": &want.Totals.Bytes, "volumes": &want.Totals.Volumes, "paths": &want.Totals.Paths,
 		"xattrs": &want.Totals.Xattrs, "contents": &want.Totals.Contents, "file_chunks": &want.Totals.FileChunks,
@@ -232,7 +232,7 @@ func part(header string, statements ...string) string {
 }
 
 func TestUnrelatedDirectoriesInACircleAreRefused(t *testing.T) {
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	d := "'inside','complete',0,'d',493,0,0,X'',X'',0,0,0,0,0,0,0,1,5,1,0,0,NULL,0,NULL)"
 	second := part("full 2", "INSERT INTO paths VALUES(7,8,X'61'),(8,7,X'62');\n",
 		"INSERT INTO files VALUES(7,7,"+d+",(8,8,"+d+";\n")
@@ -266,7 +266,7 @@ func TestTreesMayBeDeepButNotTooDeep(t *testing.T) {
 }
 
 func TestADifferentialReplacesWhatItNames(t *testing.T) {
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	base := string(text)
 	first, rest, _ := strings.Cut(base, "INSERT INTO chunks ")
 	second := "INSERT INTO chunks " + rest // the same dump in two parts
@@ -293,7 +293,7 @@ func TestADifferentialReplacesWhatItNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown, order := walk(t, v)
+	shown, order := metatest.Walk(t, v)
 	if diff := cmp.Diff([]string{"/", "/srv", "/srv/a", "/srv/b", "/srv/l", "/srv/z'\n\xff"}, order); diff != "" {
 		t.Error(diff)
 	}
@@ -325,7 +325,7 @@ func TestADifferentialReplacesWhatItNames(t *testing.T) {
 }
 
 func TestAPartMustBeTheOneThatIsNamed(t *testing.T) {
-	text, want := metatest.Dump(tiny())
+	text, want := metatest.Dump(metatest.Tiny())
 	for _, c := range []struct {
 		kind  dump.PartKind
 		n     int
@@ -333,7 +333,7 @@ func TestAPartMustBeTheOneThatIsNamed(t *testing.T) {
 	}{
 		{dump.Full, 0, true}, {dump.Full, 1, true}, {dump.Full, 2, false}, {dump.Differential, 1, false},
 	} {
-		p := parts(string(text))
+		p := metatest.Parts(string(text))
 		p[0].Kind, p[0].N = c.kind, c.n
 		err := build.View(t.Context(), filepath.Join(t.TempDir(), "v"), p, want)
 		if c.sound && err != nil || !c.sound && !errors.Is(err, dump.ErrBad) {
@@ -343,7 +343,7 @@ func TestAPartMustBeTheOneThatIsNamed(t *testing.T) {
 }
 
 func TestAPartThatCannotBeOpenedIsNoBadDump(t *testing.T) {
-	_, want := metatest.Dump(tiny())
+	_, want := metatest.Dump(metatest.Tiny())
 	p := []build.Part{{Open: func(context.Context) (io.ReadCloser, error) { return nil, fs.ErrPermission }}}
 	err := build.View(t.Context(), filepath.Join(t.TempDir(), "v"), p, want)
 	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, dump.ErrBad) {
