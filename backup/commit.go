@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -228,7 +229,7 @@ func (w *writer) tags() []string {
 	return slices.Compact(slices.Sorted(slices.Values(w.set.Tags)))
 }
 
-func objects(refs []index.BlobRef) []remote.Object {
+func objects(refs []metastore.BlobRef) []remote.Object {
 	list := make([]remote.Object, 0, len(refs))
 	for _, r := range refs {
 		list = append(list, remote.Object{Seq: remote.Seq(r.Seq), SHA256: r.Hash, Size: r.Size})

@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -36,11 +36,11 @@ const moveRounds = 4
 // the snapshot is no less complete.
 func (w *writer) move(ctx context.Context) error {
 	for _, m := range []struct {
-		out   index.MoveOut
+		out   snapshot.MoveOut
 		limit int64
 	}{
-		{index.OutOfRetired, w.CompactPerRun},
-		{index.OutOfFormer, w.ResealPerRun},
+		{snapshot.OutOfRetired, w.CompactPerRun},
+		{snapshot.OutOfFormer, w.ResealPerRun},
 	} {
 		var after int64
 		left := m.limit
@@ -69,7 +69,7 @@ func (w *writer) move(ctx context.Context) error {
 }
 
 // moveAll sends a job for every file that chunks are read from.
-func (w *writer) moveAll(ctx context.Context, moves []index.Move, out *queue) error {
+func (w *writer) moveAll(ctx context.Context, moves []snapshot.Move, out *queue) error {
 	at := &descent{source: w.Source}
 	defer at.close()
 	for len(moves) > 0 {
@@ -91,7 +91,7 @@ func (w *writer) moveAll(ctx context.Context, moves []index.Move, out *queue) er
 	return nil
 }
 
-func (w *writer) moveFile(ctx context.Context, at *descent, names []string, moves []index.Move, out *queue) error {
+func (w *writer) moveFile(ctx context.Context, at *descent, names []string, moves []snapshot.Move, out *queue) error {
 	dir, err := at.to(ctx, names[:len(names)-1])
 	if err != nil {
 		return ctx.Err() // gone, or closed to us: what it holds stays where it is

@@ -99,7 +99,7 @@ func (w *writer) findLost(ctx context.Context) error {
 	return nil
 }
 
-func (w *writer) blobKey(b index.BlobRef) string {
+func (w *writer) blobKey(b metastore.BlobRef) string {
 	return remote.BlobKey(w.Writer, remote.Seq(b.Seq), b.Hash)
 }
 

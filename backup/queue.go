@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/metastore/index"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -42,7 +42,7 @@ type job struct {
 	group  *linkGroup
 	leads  bool            // reads the content for its group
 	twin   *metastore.File // another name of the same inode, recorded and unchanged
-	moves  []index.Move    // chunks to be read again and nothing else to be done
+	moves  []snapshot.Move // chunks to be read again and nothing else to be done
 
 	// set by read, complete when pieces is closed
 	pieces  chan piece

@@ -41,9 +41,9 @@ func (w *world) rebuild(lost ...remote.Seq) index.Rebuilt {
 	}
 	lists, err := KeptLists(m)
 	check(w.t, err)
-	var live []index.BlobRef
+	var live []metastore.BlobRef
 	for name, size := range w.counted(m) {
-		live = append(live, index.BlobRef{Seq: int64(name.Seq), Hash: name.SHA256, Size: size})
+		live = append(live, metastore.BlobRef{Seq: int64(name.Seq), Hash: name.SHA256, Size: size})
 	}
 	made, err := b.Finish(w.t.Context(), live, lists)
 	check(w.t, err)

@@ -19,6 +19,8 @@ func TestTheHouseKeepsItsDependencies(t *testing.T) {
 		{"metastore", "remote"}, {"remote", "metastore"},
 		{"remote", "backup"}, {"remote", "fs"}, {"metastore", "backup"}, {"metastore", "fs"},
 		{"metastore/dump", "metastore/index"}, {"metastore/dump", "metastore/view"}, {"metastore/view", "metastore/index"},
+		{"metastore/index/clean", "metastore/index/snapshot"}, {"metastore/index/clean", "metastore/dump"}, {"metastore/index/clean", "metastore/view"},
+		{"metastore/index/snapshot", "metastore/index/clean"}, {"metastore/index/snapshot", "metastore/view"},
 		{"metastore/internal", "metastore/dump"}, {"metastore/internal", "metastore/index"}, {"metastore/internal", "metastore/view"},
 		{"backup", "cmd"}, {"fs", "cmd"}, {"remote", "cmd"}, {"metastore", "cmd"},
 		{"backup", "remote/s3"}, {"backup", "remote/dir"}, {"fs", "remote/s3"}, {"fs", "remote/dir"},

@@ -15,8 +15,9 @@
 //
 // What each of them is for:
 //
-//   - index records runs, commits them in two steps, and finds out what their
-//     snapshots need of the store. It is rebuilt out of views.
+//   - index records runs and commits them in two steps. It is rebuilt out of
+//     views. index/snapshot finds out what a run's snapshot needs of the store
+//     and writes its dump; index/clean deletes what nothing needs.
 //   - dump is the text between the two: its tables, the writer that keeps to its
 //     limits, the parser of its grammar, and what a row may say. Any sqlite3
 //     program can load one; here none is ever executed.

@@ -47,3 +47,10 @@ func AddBytes(sum, size int64) int64 {
 	}
 	return sum + size
 }
+
+// BlobRef names a blob.
+type BlobRef struct {
+	Seq  int64
+	Hash [32]byte
+	Size int64 // bytes of the object
+}

@@ -240,7 +240,7 @@ func (r *revival) add(ctx context.Context, b *index.Rebuilding, s fs.Snapshot) (
 
 // counted returns the blobs that the newest manifest refers to or pins, and
 // what the index keeps of its lists.
-func (r *revival) counted(ctx context.Context) (live []index.BlobRef, lists []byte, err error) {
+func (r *revival) counted(ctx context.Context) (live []metastore.BlobRef, lists []byte, err error) {
 	if len(r.snapshots) == 0 {
 		return nil, nil, nil
 	}
@@ -257,7 +257,7 @@ func (r *revival) counted(ctx context.Context) (live []index.BlobRef, lists []by
 			return nil, nil, err
 		}
 		for _, o := range objects {
-			live = append(live, index.BlobRef{Seq: int64(o.Seq), Hash: o.SHA256, Size: o.Size})
+			live = append(live, metastore.BlobRef{Seq: int64(o.Seq), Hash: o.SHA256, Size: o.Size})
 		}
 	}
 	lists, err = backup.KeptLists(m)

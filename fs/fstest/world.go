@@ -210,7 +210,7 @@ func (w *World) Blobs(m *remote.Manifest) (keys []string) {
 	return keys
 }
 
-func objects(refs []index.BlobRef) remote.ObjectList {
+func objects(refs []metastore.BlobRef) remote.ObjectList {
 	var l remote.ObjectList
 	for _, r := range refs {
 		l.Add = append(l.Add, remote.Object{Seq: remote.Seq(r.Seq), SHA256: r.Hash, Size: r.Size})

@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 
-	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 )
 
 // Base names a full dump that this index exported, against which the set's next
@@ -15,24 +15,16 @@ type Base struct {
 	Parts []byte // what SetIntent was given
 }
 
-// base is a Base with the rows that the dump has.
-type base struct {
-	Base
-	fullSize, diffSize int64
-	idset.Rows
-}
-
 // base reads the set's base, nil if it has none that the run's recipients can
 // read.
-func (r *Run) base() (*base, error) {
-	var b base
-	var parts, rows []byte
-	found, err := r.x.db.Row("SELECT run, parts, full_size, diff_size, rows FROM bases WHERE set_id = ? AND recipients = ?",
-		[]any{r.set, r.recipients[:]}, &b.Run, &parts, &b.fullSize, &b.diffSize, &rows)
+func (r *Run) base() (*snapshot.Base, error) {
+	var b snapshot.Base
+	var rows []byte
+	found, err := r.x.db.Row("SELECT run, full_size, diff_size, rows FROM bases WHERE set_id = ? AND recipients = ?",
+		[]any{r.set, r.recipients[:]}, &b.Run, &b.FullSize, &b.DiffSize, &rows)
 	if err != nil || !found {
 		return nil, err
 	}
-	b.Parts = parts
 	return &b, b.Decode(rows)
 }
 
@@ -77,7 +69,7 @@ func (r *Run) DropBase(ctx context.Context, set string) error {
 
 // setBase makes the run's full dump the set's base, or adds a differential one
 // to what its base has cost.
-func (r *Run) setBase(f *references, c Commit) error {
+func (r *Run) setBase(f *snapshot.Contents, c Commit) error {
 	if c.Base == nil {
 		_, _, err := r.x.db.Exec("UPDATE bases SET diff_size = diff_size + ? WHERE set_id = ?", c.DumpSize, r.set)
 		return err
@@ -98,26 +90,4 @@ func (r *Run) setBase(f *references, c Commit) error {
 	_, _, err = r.x.db.Exec("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?, ?, 0, ?)",
 		r.set, r.seq, r.recipients[:], c.Base, c.DumpSize, rows)
 	return err
-}
-
-// smallDump is up to how many bytes a full dump is made every time: nothing is
-// saved by anything smaller, since the age header alone takes two kilobytes.
-const smallDump = 16 << 10
-
-// differential decides whether the dump shall be a differential one. It is as
-// long as the difference is small, and all differences to one base together
-// have taken less space than a new full dump would: the rule by which neither
-// many small ones nor one large one ever cost more than twice the best plan.
-func (f *references) differential() bool {
-	b := f.base
-	if b == nil || b.fullSize <= smallDump || b.diffSize >= b.fullSize {
-		return false
-	}
-	changed, all := int64(0), int64(0)
-	now, then := f.Rows.Sets(), b.Rows.Sets()
-	for i := range now[:len(now)-1] { // not live: no rows of a dump
-		changed += now[i].Missing(*then[i]) + then[i].Missing(*now[i])
-		all += now[i].Count()
-	}
-	return changed < all/2
 }

@@ -33,13 +33,6 @@ type BlobChunk struct {
 	Offset, Length           int64 // bytes in the decompressed frame
 }
 
-// BlobRef names a blob.
-type BlobRef struct {
-	Seq  int64
-	Hash [32]byte
-	Size int64 // bytes of the object
-}
-
 // Chunk finds or makes the row of a chunk. stored tells that it need not be
 // uploaded: a blob that the index counts on holds it, encrypted to exactly
 // this run's recipients unless the run is spread, and not retired.
@@ -221,11 +214,11 @@ func (r *Run) AddBlob(ctx context.Context, b Blob, chunks []BlobChunk) error {
 
 // Blobs returns all blobs that the index counts on: what the newest manifest
 // references or pins, and what was uploaded since.
-func (r *Run) Blobs(ctx context.Context) (blobs []BlobRef, err error) {
+func (r *Run) Blobs(ctx context.Context) (blobs []metastore.BlobRef, err error) {
 	err = r.read(ctx, "list the blobs", func(x *Index) error {
 		return x.db.Each(ctx, "SELECT seq, hash, size FROM blobs WHERE end_run IS NULL ORDER BY seq, hash", nil,
 			func(scan func(...any) error) error {
-				var b BlobRef
+				var b metastore.BlobRef
 				var hash sql.RawBytes
 				if err := scan(&b.Seq, &hash, &b.Size); err != nil {
 					return err

@@ -11,6 +11,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 )
 
 // removes makes a run of a set that removes files, and commits it.
@@ -27,7 +28,7 @@ func removes(t *testing.T, x *Index, set string, paths ...string) {
 
 // stores makes a run of a set with files of 10 bytes each, all in one blob, and
 // commits it.
-func stores(t *testing.T, x *Index, set string, paths ...string) BlobRef {
+func stores(t *testing.T, x *Index, set string, paths ...string) metastore.BlobRef {
 	t.Helper()
 	r := begin(t, x, set)
 	record(t, r, "/", folder())
@@ -42,7 +43,7 @@ func stores(t *testing.T, x *Index, set string, paths ...string) BlobRef {
 	}
 	hash := upload(t, r, fmt.Sprint(set, r.Seq()), chunks...)
 	commit(t, r)
-	return BlobRef{r.Seq(), hash, 1000}
+	return metastore.BlobRef{Seq: r.Seq(), Hash: hash, Size: 1000}
 }
 
 func forget(t *testing.T, x *Index, seqs ...int64) []string {
@@ -63,7 +64,7 @@ func cleanUp(t *testing.T, x *Index, limit clean.Limits) clean.Done {
 	return done
 }
 
-func named(t *testing.T, r *Run) (refs, pins []BlobRef) {
+func named(t *testing.T, r *Run) (refs, pins []metastore.BlobRef) {
 	t.Helper()
 	refs, pins, err := r.References(t.Context())
 	if err != nil {
@@ -185,7 +186,7 @@ func TestASetWithoutSnapshotsIsClosed(t *testing.T) {
 		}
 		r = begin(t, x, "etc")
 		refs, pins := named(t, r)
-		if diff := cmp.Diff([]BlobRef{etc}, refs); diff != "" || len(pins) > 0 {
+		if diff := cmp.Diff([]metastore.BlobRef{etc}, refs); diff != "" || len(pins) > 0 {
 			t.Errorf("cleaned %v: pins %v, %s", cleaned, pins, diff)
 		}
 		commit(t, r)
@@ -235,10 +236,10 @@ func TestMostlyDeadBlobsAreRetired(t *testing.T) {
 		t.Errorf("missing: %v %v", missing, err)
 	}
 	refs, _ := named(t, r)
-	if diff := cmp.Diff([]BlobRef{dead, quarter}, refs); diff != "" {
+	if diff := cmp.Diff([]metastore.BlobRef{dead, quarter}, refs); diff != "" {
 		t.Error("as long as it is not uploaded again", diff)
 	}
-	moves, last, err := r.Moves(t.Context(), OutOfRetired, 0, 100)
+	moves, last, err := r.Moves(t.Context(), snapshot.OutOfRetired, 0, 100)
 	if err != nil || len(moves) != 1 {
 		t.Fatalf("moves: %+v %v", moves, err)
 	}
@@ -246,12 +247,12 @@ func TestMostlyDeadBlobsAreRetired(t *testing.T) {
 	if m.Path != at(t, r, "/a") || m.Offset != 0 || m.Size != 10 || m.Hash != sha256.Sum256([]byte("/a        ")) {
 		t.Errorf("move: %+v", m)
 	}
-	if moves, _, err := r.Moves(t.Context(), OutOfRetired, last, 100); len(moves) > 0 || err != nil {
+	if moves, _, err := r.Moves(t.Context(), snapshot.OutOfRetired, last, 100); len(moves) > 0 || err != nil {
 		t.Errorf("behind it: %+v %v", moves, err)
 	}
-	fresh := BlobRef{r.Seq(), upload(t, r, "again", BlobChunk{Chunk: m.Chunk, FrameOffset: 30, FrameLength: 40, Length: 10}), 1000}
+	fresh := metastore.BlobRef{Seq: r.Seq(), Hash: upload(t, r, "again", BlobChunk{Chunk: m.Chunk, FrameOffset: 30, FrameLength: 40, Length: 10}), Size: 1000}
 	refs, pins := named(t, r)
-	if diff := cmp.Diff([]BlobRef{quarter, fresh}, refs); diff != "" || len(pins) > 0 {
+	if diff := cmp.Diff([]metastore.BlobRef{quarter, fresh}, refs); diff != "" || len(pins) > 0 {
 		t.Errorf("pins %v, %s", pins, diff)
 	}
 	commit(t, r)
@@ -291,7 +292,7 @@ func TestWhatIsUsedOfALargeBlobIsAddedUp(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 	r = begin(t, x, "home")
-	moves, _, err := r.Moves(t.Context(), OutOfRetired, 0, 1)
+	moves, _, err := r.Moves(t.Context(), snapshot.OutOfRetired, 0, 1)
 	if err != nil || len(moves) != 3_000 {
 		t.Fatalf("%d moves: %v", len(moves), err)
 	}
@@ -321,7 +322,7 @@ func TestARetiredBlobStaysForOtherSets(t *testing.T) {
 	}
 	for _, set := range []string{"home", "etc"} {
 		r := begin(t, x, set)
-		moves, _, err := r.Moves(t.Context(), OutOfRetired, 0, 100)
+		moves, _, err := r.Moves(t.Context(), snapshot.OutOfRetired, 0, 100)
 		if err != nil || len(moves) != 1 {
 			t.Fatalf("%s: %+v %v", set, moves, err)
 		}
@@ -364,16 +365,16 @@ func TestASpreadRunMovesOutOfFormerRecipientsBlobs(t *testing.T) {
 	if former, err := r.Former(t.Context()); former != 2000 || err != nil {
 		t.Errorf("%d bytes of former recipients, %v", former, err)
 	}
-	moves, _, err := r.Moves(t.Context(), OutOfFormer, 0, 10)
+	moves, _, err := r.Moves(t.Context(), snapshot.OutOfFormer, 0, 10)
 	if err != nil || len(moves) != 1 || moves[0].Path != at(t, r, "/a") {
 		t.Fatalf("moves: %+v %v", moves, err)
 	}
-	fresh := BlobRef{3, upload(t, r, "again", BlobChunk{Chunk: moves[0].Chunk, FrameOffset: 30, FrameLength: 40, Length: 10}), 1000}
+	fresh := metastore.BlobRef{Seq: 3, Hash: upload(t, r, "again", BlobChunk{Chunk: moves[0].Chunk, FrameOffset: 30, FrameLength: 40, Length: 10}), Size: 1000}
 	if former, err := r.Former(t.Context()); former != 1000 || err != nil {
 		t.Errorf("%d bytes of former recipients, %v", former, err)
 	}
 	refs, pins := named(t, r)
-	if diff := cmp.Diff([]BlobRef{b, fresh}, refs); diff != "" || len(pins) > 0 {
+	if diff := cmp.Diff([]metastore.BlobRef{b, fresh}, refs); diff != "" || len(pins) > 0 {
 		t.Errorf("pins %v without %v, %s", pins, a, diff)
 	}
 	commit(t, r)

@@ -9,9 +9,10 @@
 //	WriteDump, Bases         the snapshot's metadata as a dump, whole or as a difference
 //	SetIntent, Confirm       the commit, in two steps around the manifest's upload
 //
-// Forget and Clean let go of purged snapshots; a [Rebuilding] makes an index anew
-// out of what a store still has. The tables are in schema.sql of the folder
-// above.
+// What a snapshot consists of is found out by package snapshot. Forget and Clean
+// let go of purged snapshots, and package clean does the work; a [Rebuilding]
+// makes an index anew out of what a store still has. The tables are in schema.sql
+// of the folder above.
 //
 // What the index promises:
 //

@@ -59,7 +59,7 @@ type modelSnapshot struct {
 	seq  int64
 	set  string
 	show map[string]metastore.File
-	refs []BlobRef
+	refs []metastore.BlobRef
 }
 
 func (s *modelSet) clone() *modelSet {
@@ -151,17 +151,17 @@ func (m *model) needs(files map[string]metastore.File, plain map[int64]string, r
 	return blobs, missing
 }
 
-func refsOf(blobs map[*modelBlob]bool) []BlobRef {
-	refs := []BlobRef{}
+func refsOf(blobs map[*modelBlob]bool) []metastore.BlobRef {
+	refs := []metastore.BlobRef{}
 	for b := range blobs {
-		refs = append(refs, BlobRef{b.seq, b.hash, 1000})
+		refs = append(refs, metastore.BlobRef{Seq: b.seq, Hash: b.hash, Size: 1000})
 	}
 	sortRefs(refs)
 	return refs
 }
 
-func sortRefs(refs []BlobRef) {
-	slices.SortFunc(refs, func(a, b BlobRef) int {
+func sortRefs(refs []metastore.BlobRef) {
+	slices.SortFunc(refs, func(a, b metastore.BlobRef) int {
 		return cmp.Or(cmp.Compare(a.Seq, b.Seq), bytes.Compare(a.Hash[:], b.Hash[:]))
 	})
 }
@@ -494,8 +494,8 @@ func (m *model) run(t *testing.T, rt *rapid.T, x *Index, number int) *Index {
 	base := m.compareDumps(t, rt, r, equal, name, show)
 	gotRefs, gotPins, err := r.References(ctx)
 	must(err)
-	equal("refs", refsOf(refs), append([]BlobRef{}, gotRefs...))
-	equal("pins", refsOf(pins), append([]BlobRef{}, gotPins...))
+	equal("refs", refsOf(refs), append([]metastore.BlobRef{}, gotRefs...))
+	equal("pins", refsOf(pins), append([]metastore.BlobRef{}, gotPins...))
 	must(r.SetIntent(ctx, Commit{Manifest: []byte("m"), Signature: []byte("s"), Hash: [32]byte{byte(number)}, Base: base, DumpSize: 1 << 20}))
 	if end == "confirm later" {
 		x = reopen(t, x, Options{})
@@ -641,11 +641,11 @@ func (m *model) check(t *testing.T, equal func(string, any, any), x *Index) {
 	for _, s := range m.done {
 		equal(fmt.Sprintf("snapshot %d", s.seq), s.show,
 			readFiles(t, x.db.Conn, x.db.Conn, "SELECT "+versionColumns+" FROM snapshot_files f WHERE run = ?", s.seq))
-		refs := []BlobRef{}
+		refs := []metastore.BlobRef{}
 		rows, err := x.db.Conn.QueryContext(t.Context(), "SELECT b.seq, b.hash, b.size FROM snapshot_blobs s JOIN blobs b ON b.id = s.blob WHERE s.run = ?", s.seq)
 		if err == nil {
 			err = sqlite.EachRow(t.Context(), rows, func(scan func(...any) error) error {
-				var b BlobRef
+				var b metastore.BlobRef
 				var hash []byte
 				err := scan(&b.Seq, &hash, &b.Size)
 				copy(b.Hash[:], hash)
@@ -711,18 +711,15 @@ func dumpFiles(t *testing.T, r *Run) map[string]metastore.File {
 func dumpAs(t *testing.T, r *Run, kind dump.PartKind) []*memoryPart {
 	t.Helper()
 	var parts []*memoryPart
-	d := &dumping{run: r, out: dump.NewWriter(kind, func(int) (dump.PartWriter, error) {
-		parts = append(parts, &memoryPart{limit: 1 << 20})
-		return parts[len(parts)-1], nil
-	})}
-	rs, err := r.readers(t.Context(), d)
+	f, rs, err := r.readers(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kind == dump.Differential {
-		d.base = d.content.base
-	}
-	if err := errors.Join(d.write(t.Context(), rs, metastore.Snapshot{Seq: r.Seq()}), rs.Close()); err != nil {
+	err = f.WriteDump(t.Context(), rs, metastore.Snapshot{Seq: r.Seq()}, kind, func(int) (dump.PartWriter, error) {
+		parts = append(parts, &memoryPart{limit: 1 << 20})
+		return parts[len(parts)-1], nil
+	})
+	if err = errors.Join(err, rs.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return parts

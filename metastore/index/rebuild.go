@@ -149,7 +149,7 @@ func (b *Rebuilding) end(r *Run) error {
 // Finish puts the index in its place. live are the blobs that the newest
 // manifest refers to or pins: the only ones that the next run may count on.
 // lists is what the next run's [Index.LastLists] returns.
-func (b *Rebuilding) Finish(ctx context.Context, live []BlobRef, lists []byte) (_ Rebuilt, err error) {
+func (b *Rebuilding) Finish(ctx context.Context, live []metastore.BlobRef, lists []byte) (_ Rebuilt, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("rebuild index %q: %w", b.path, err)
@@ -177,7 +177,7 @@ func (b *Rebuilding) Finish(ctx context.Context, live []BlobRef, lists []byte) (
 	return made, errors.Join(removeDatabase(temp), syncFolder(filepath.Dir(b.path)))
 }
 
-func (b *Rebuilding) settle(ctx context.Context, live []BlobRef, lists []byte) (made Rebuilt, err error) {
+func (b *Rebuilding) settle(ctx context.Context, live []metastore.BlobRef, lists []byte) (made Rebuilt, err error) {
 	type name struct {
 		seq  int64
 		hash [32]byte

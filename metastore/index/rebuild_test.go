@@ -33,7 +33,7 @@ func TestAnIndexIsRebuiltFromRunsAlone(t *testing.T) {
 	if err := b.Add(ctx, Past{Seq: 9, Set: "etc", SnapshotID: "host-9-2"}, nil); err == nil {
 		t.Error("a run was added twice")
 	}
-	made, err := b.Finish(ctx, []BlobRef{{Seq: 3, Size: 100}}, []byte("lists"))
+	made, err := b.Finish(ctx, []metastore.BlobRef{{Seq: 3, Size: 100}}, []byte("lists"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,187 +2,33 @@ package index
 
 import (
 	"context"
-	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
-	"strings"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
-	"git.eeqj.de/sneak/vaultik/metastore/index/internal/idset"
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
-// references is what a snapshot is made of, as the run sees it at one moment.
-type references struct {
-	changes int64 // of the run, at that moment
-
-	hidden, gaps idset.Set // paths below gaps, and those of the gaps
-	idset.Rows             // that the snapshot shows or needs
-	totals       metastore.Totals
-	lost         bool // some of chunks are in no live blob of the run's recipients
-
-	base  *base     // what a differential dump would be made against
-	moved idset.Set // chunks of the base that are read from another blob now
-
-	liveBlobs
-	pinned     idset.Set // those that hold a chunk of a version that is open elsewhere
-	moving     moving    // what of the snapshot is in blobs that it is to be moved out of
-	refs, pins []BlobRef // sorted by seq and hash
-	released   []int64   // the other live blobs
-}
-
-// shows reports whether the snapshot shows a version of the run's set that
-// holds in this run.
-func (f *references) shows(path int64, gap bool) bool {
-	return !f.hidden.Has(path) && (gap || !f.gaps.Has(path))
-}
-
-// liveBlobs are the blobs that the index counts on.
-type liveBlobs map[int64]*liveBlob
-
-type liveBlob struct {
-	id int64
-	BlobRef
-	current bool // encrypted to exactly the run's recipients
-	retired bool // what it holds is to be moved
-}
-
-// better reports whether a chunk should rather be read from b than from o,
-// which may be nil.
-func (b *liveBlob) better(o *liveBlob) bool {
-	switch {
-	case b == nil || o == nil:
-		return o == nil
-	case b.current != o.current:
-		return b.current
-	case b.retired != o.retired:
-		return o.retired
-	}
-	return b.id > o.id
-}
-
-// same reports whether both are the same blob, or nil.
-func (b *liveBlob) same(o *liveBlob) bool {
-	if b == nil || o == nil {
-		return b == o
-	}
-	return b.id == o.id
-}
-
 // collect finds out what the snapshot consists of, once for all who ask until
-// something is recorded. It reads three tables from one end to the other, which
-// is faster than any join when most rows are wanted.
-func (r *Run) collect(ctx context.Context) (_ *references, err error) {
-	if r.references != nil && r.references.changes == r.changes {
+// something is recorded.
+func (r *Run) collect(ctx context.Context) (_ *snapshot.Contents, err error) {
+	if r.references != nil && r.collected == r.changes {
 		return r.references, nil
 	}
-	c := &collection{references: &references{changes: r.changes}, run: r}
-	f := c.references
-	if f.base, err = r.base(); err != nil {
+	s := snapshot.Run{DB: r.x.db, Path: r.x.path, Seq: r.seq, Set: r.set, Recipients: r.recipients, Spread: r.spread, Gaps: r.gaps > 0,
+		LastFile: r.x.last.files, LastContent: r.x.last.contents, LastChunk: r.x.last.chunks, Commit: r.commit}
+	if s.Base, err = r.base(); err != nil {
 		return nil, err
 	}
-	if err := r.collectGaps(ctx, f); err != nil {
+	f, err := snapshot.Collect(ctx, s)
+	if err != nil {
 		return nil, err
 	}
-	if f.liveBlobs, err = r.liveBlobs(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.commit(); err != nil { // readers see what is committed
-		return nil, err
-	}
-	if c.readers, err = sqlite.OpenReaders(r.x.path); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(c.collect(ctx), c.readers.Close()); err != nil {
-		return nil, err
-	}
-	if err := r.knownVolumes(ctx, f); err != nil {
-		return nil, err
-	}
-	f.lost = f.Chunks.Missing(c.located) > 0
-	f.sortBlobs(r.seq)
-	f.totals.Volumes, f.totals.Paths, f.totals.Files = f.Volumes.Count(), f.Paths.Count(), f.Files.Count()
-	f.totals.Contents, f.totals.Chunks, f.totals.Blobs = f.Contents.Count(), f.Chunks.Count(), f.Blobs.Count()
-	r.references = f
+	r.references, r.collected = f, r.changes
 	return f, nil
-}
-
-// collectGaps finds the places that the run could not look at.
-func (r *Run) collectGaps(ctx context.Context, f *references) error {
-	if r.gaps == 0 {
-		return nil
-	}
-	for _, q := range []struct {
-		set   *idset.Set
-		query string
-	}{
-		{&f.gaps, "SELECT path FROM gaps WHERE run = ?"},
-		{&f.hidden, `WITH RECURSIVE t (id) AS (SELECT p.id FROM gaps g JOIN paths p ON p.parent = g.path WHERE g.run = ?
-			UNION SELECT p.id FROM t JOIN paths p ON p.parent = t.id) SELECT id FROM t`},
-	} {
-		err := r.x.db.Each(ctx, q.query, []any{r.seq}, func(scan func(...any) error) error {
-			var path int64
-			err := scan(&path)
-			q.set.Add(path)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// knownVolumes leaves out what stands for no volume: entries of which nothing
-// could be found out are on none.
-func (r *Run) knownVolumes(ctx context.Context, f *references) error {
-	var known idset.Set
-	err := r.x.db.Each(ctx, "SELECT id FROM volumes", nil, func(scan func(...any) error) error {
-		var id int64
-		err := scan(&id)
-		if f.Volumes.Has(id) {
-			known.Add(id)
-		}
-		return err
-	})
-	f.Volumes = known
-	return err
-}
-
-func (r *Run) liveBlobs(ctx context.Context) (liveBlobs, error) {
-	blobs := liveBlobs{}
-	return blobs, r.x.db.Each(ctx, "SELECT id, seq, hash, size, recipients = ?, retired IS NOT NULL FROM blobs WHERE end_run IS NULL", []any{r.recipients[:]},
-		func(scan func(...any) error) error {
-			b := &liveBlob{}
-			var hash sql.RawBytes
-			err := scan(&b.id, &b.Seq, &hash, &b.Size, &b.current, &b.retired)
-			copy(b.Hash[:], hash)
-			blobs[b.id] = b
-			return err
-		})
-}
-
-func (f *references) sortBlobs(seq int64) {
-	for _, b := range f.liveBlobs {
-		f.Live.Add(b.id)
-		switch {
-		case f.Blobs.Has(b.id):
-			f.refs = append(f.refs, b.BlobRef)
-		case f.pinned.Has(b.id) || b.Seq == seq:
-			f.pins = append(f.pins, b.BlobRef)
-		default:
-			f.released = append(f.released, b.id)
-		}
-	}
-	order := func(a, b BlobRef) int {
-		if a.Seq != b.Seq {
-			return int(a.Seq - b.Seq)
-		}
-		return strings.Compare(string(a.Hash[:]), string(b.Hash[:]))
-	}
-	slices.SortFunc(f.refs, order)
-	slices.SortFunc(f.pins, order)
-	slices.Sort(f.released)
 }
 
 // References returns the blobs that the manifest has to name: refs are those
@@ -190,11 +36,11 @@ func (f *references) sortBlobs(seq int64) {
 // kept: blobs outside refs that hold a chunk of a version that is open in any
 // set, or that were uploaded under this seq. Both are sorted by seq and hash.
 // After a SetIntent, the index counts on these blobs and no others.
-func (r *Run) References(ctx context.Context) (refs, pins []BlobRef, err error) {
+func (r *Run) References(ctx context.Context) (refs, pins []metastore.BlobRef, err error) {
 	err = r.read(ctx, "collect the snapshot's blobs", func(*Index) error {
 		f, err := r.collect(ctx)
 		if err == nil {
-			refs, pins = slices.Clone(f.refs), slices.Clone(f.pins)
+			refs, pins = slices.Clone(f.Refs), slices.Clone(f.Pins)
 		}
 		return err
 	})
@@ -214,7 +60,7 @@ type MissingFile struct {
 func (r *Run) Missing(ctx context.Context) (files []MissingFile, err error) {
 	err = r.read(ctx, "look for missing chunks", func(x *Index) error {
 		f, err := r.collect(ctx)
-		if err != nil || !f.lost {
+		if err != nil || !f.Lost {
 			return err
 		}
 		err = x.db.Each(ctx, `SELECT `+versionColumns+` FROM files f WHERE f.set_id = ? AND f.end_run IS NULL AND f.content IS NOT NULL AND EXISTS (
@@ -223,7 +69,7 @@ func (r *Run) Missing(ctx context.Context) (files []MissingFile, err error) {
 			ORDER BY f.id`, []any{r.set, r.recipients[:], r.spread}, func(scan func(...any) error) error {
 			var v Version
 			err := scanVersion(scan, &v)
-			if f.shows(v.Path, false) {
+			if f.Shows(v.Path, false) {
 				files = append(files, MissingFile{Path: v.Path, File: v.File})
 			}
 			return err
@@ -248,4 +94,81 @@ func (x *Index) components(ctx context.Context, path int64) (names []string, err
 	})
 	slices.Reverse(names)
 	return names, err
+}
+
+// Moves names chunks of this run's snapshot that are to be uploaded again, so
+// that the blobs they are in need not be kept. They are read from the source and
+// given to AddBlob; which cannot be, stay where they are, and nothing is
+// missing. Blobs are emptied one after the other, beginning behind the blob
+// after (0 for the first), as long as what is needed of them has no more than
+// limit bytes; but always one. last is the last of them, 0 if there is none.
+//
+// The moves are in the order of paths and offsets.
+func (r *Run) Moves(ctx context.Context, out snapshot.MoveOut, after, limit int64) (moves []snapshot.Move, last int64, err error) {
+	err = r.read(ctx, "look for chunks to be moved", func(*Index) error {
+		f, err := r.collect(ctx)
+		if err != nil {
+			return err
+		}
+		moves, last, err = f.Moves(ctx, out, after, limit)
+		return err
+	})
+	return moves, last, err
+}
+
+// Former returns how many bytes of blobs that only former recipients can read
+// this run's snapshot needs. It is 0 unless the run is spread.
+func (r *Run) Former(ctx context.Context) (bytes int64, err error) {
+	err = r.read(ctx, "look for blobs of former recipients", func(*Index) error {
+		f, err := r.collect(ctx)
+		if err != nil {
+			return err
+		}
+		bytes = f.Former()
+		return nil
+	})
+	return bytes, err
+}
+
+// WriteDump streams the snapshot as this run sees it, in parts numbered from 1.
+// s becomes the row of snapshots; next is asked for a writer of each part. It
+// reads in a transaction of its own, beside which the run may go on, without a
+// temporary file and with a few bits of memory a row. The totals are the counts
+// that the manifest has to sign.
+//
+// kind is what the parts hold: everything, or the difference to the set's base.
+// It is the latter if DropBase has not taken the base away, and the difference
+// is worth it.
+func (r *Run) WriteDump(ctx context.Context, s metastore.Snapshot, next func(n int) (dump.PartWriter, error)) (t metastore.Totals, kind dump.PartKind, err error) {
+	if s.Seq != r.seq {
+		return metastore.Totals{}, dump.Full, fmt.Errorf("a snapshot with seq %d cannot be run %d", s.Seq, r.seq)
+	}
+	f, rs, err := r.readers(ctx)
+	if err != nil {
+		return metastore.Totals{}, dump.Full, err
+	}
+	if f.Differential() {
+		kind = dump.Differential
+	}
+	err = f.WriteDump(ctx, rs, s, kind, next)
+	if err = errors.Join(err, rs.Close()); err != nil {
+		return metastore.Totals{}, dump.Full, r.x.fail("write a dump", err)
+	}
+	return f.Totals, kind, nil
+}
+
+// readers collects what the dump consists of and begins to read at exactly that
+// state, on connections of its own.
+func (r *Run) readers(ctx context.Context) (f *snapshot.Contents, rs sqlite.Readers, err error) {
+	err = r.write(ctx, "begin a dump", func(x *Index) error {
+		if f, err = r.collect(ctx); err != nil {
+			return err
+		}
+		if err := r.commit(); err != nil {
+			return err
+		}
+		rs, err = sqlite.OpenReaders(x.path)
+		return err
+	})
+	return f, rs, err
 }

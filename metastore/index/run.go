@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
@@ -39,10 +40,11 @@ type Run struct {
 	// All of the following is guarded by the index's mutex.
 	failed     error // the first error that left rows half done
 	over       bool
-	foreign    bool  // some live blobs are not encrypted to exactly recipients
-	gaps       int   // recorded so far
-	changes    int64 // counts what may alter references
-	references *references
+	foreign    bool               // some live blobs are not encrypted to exactly recipients
+	gaps       int                // recorded so far
+	changes    int64              // counts what may alter references
+	references *snapshot.Contents // what the snapshot consisted of at so many changes as
+	collected  int64
 	lastID     int64 // the content that was asked for last, most likely recorded next,
 	lastSize   int64 // and its bytes
 	fresh      freshChunks
@@ -193,7 +195,7 @@ type Commit struct {
 func (r *Run) SetIntent(ctx context.Context, c Commit) error {
 	return r.write(ctx, "store the intent", func(x *Index) error {
 		refs := r.references
-		if refs == nil || refs.changes != r.changes {
+		if refs == nil || r.collected != r.changes {
 			return errors.New("the run went on after its references were collected for the manifest")
 		}
 		if err := r.commit(); err != nil {
@@ -202,7 +204,7 @@ func (r *Run) SetIntent(ctx context.Context, c Commit) error {
 		err := x.db.Durably(func() error {
 			// Nothing can begin between here and Confirm, so this is the
 			// same as letting go of them then.
-			for _, id := range refs.released {
+			for _, id := range refs.Released {
 				if _, _, err := x.db.Exec("UPDATE blobs SET end_run = ? WHERE id = ?", r.seq+1, id); err != nil {
 					return err
 				}

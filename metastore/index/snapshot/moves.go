@@ -1,4 +1,4 @@
-package index
+package snapshot
 
 import (
 	"cmp"
@@ -33,10 +33,10 @@ const (
 	movesAtOnce = 128 << 10 // some 100 bytes of memory each
 )
 
-// moves reports whether what a blob holds is to be moved.
-func (r *Run) moves(b *liveBlob) bool {
+// toMove reports whether what a blob holds is to be moved.
+func (r *Run) toMove(b *liveBlob) bool {
 	if !b.current {
-		return r.spread
+		return r.Spread
 	}
 	return b.retired
 }
@@ -72,40 +72,29 @@ func (m *moving) merge(o moving) {
 	}
 }
 
-// Moves names chunks of this run's snapshot that are to be uploaded again, so
-// that the blobs they are in need not be kept. They are read from the source and
-// given to AddBlob; which cannot be, stay where they are, and nothing is
-// missing. Blobs are emptied one after the other, beginning behind the blob
-// after (0 for the first), as long as what is needed of them has no more than
-// limit bytes; but always one. last is the last of them, 0 if there is none.
-//
-// The moves are in the order of paths and offsets.
-func (r *Run) Moves(ctx context.Context, out MoveOut, after, limit int64) (moves []Move, last int64, err error) {
-	err = r.read(ctx, "look for chunks to be moved", func(x *Index) error {
-		f, err := r.collect(ctx)
-		if err != nil {
-			return err
-		}
-		var chosen idset.Set
-		if chosen, last = f.chooseMoving(out, after, limit); last == 0 {
-			return nil
-		}
-		if err := r.commit(); err != nil { // readers see what is committed
-			return err
-		}
-		readers, err := sqlite.OpenReaders(x.path)
-		if err != nil {
-			return err
-		}
-		p := &movePlan{references: f, run: r, blobs: chosen, moves: map[int64]*Move{}, contents: map[int64]int64{}}
-		moves, err = p.find(ctx, readers)
-		return errors.Join(err, readers.Close())
-	})
-	return moves, last, err
+// Moves names chunks that are to be uploaded again, in the order of paths and
+// offsets. Blobs are emptied one after the other, beginning behind the blob after
+// (0 for the first), as long as what is needed of them has no more than limit
+// bytes; but always one. last is the last of them, 0 if there is none.
+func (f *Contents) Moves(ctx context.Context, out MoveOut, after, limit int64) (moves []Move, last int64, err error) {
+	var chosen idset.Set
+	if chosen, last = f.chooseMoving(out, after, limit); last == 0 {
+		return nil, 0, nil
+	}
+	if err := f.Commit(); err != nil { // readers see what is committed
+		return nil, 0, err
+	}
+	readers, err := sqlite.OpenReaders(f.Path)
+	if err != nil {
+		return nil, 0, err
+	}
+	p := &movePlan{Contents: f, blobs: chosen, moves: map[int64]*Move{}, contents: map[int64]int64{}}
+	moves, err = p.find(ctx, readers)
+	return moves, last, errors.Join(err, readers.Close())
 }
 
 // chooseMoving chooses the blobs to be emptied.
-func (f *references) chooseMoving(out MoveOut, after, limit int64) (chosen idset.Set, last int64) {
+func (f *Contents) chooseMoving(out MoveOut, after, limit int64) (chosen idset.Set, last int64) {
 	var ids []int64
 	for id := range f.moving {
 		if id > after && f.liveBlobs[id].out() == out {
@@ -127,28 +116,20 @@ func (f *references) chooseMoving(out MoveOut, after, limit int64) (chosen idset
 	return chosen, last
 }
 
-// Former returns how many bytes of blobs that only former recipients can read
-// this run's snapshot needs. It is 0 unless the run is spread.
-func (r *Run) Former(ctx context.Context) (bytes int64, err error) {
-	err = r.read(ctx, "look for blobs of former recipients", func(*Index) error {
-		f, err := r.collect(ctx)
-		if err != nil {
-			return err
+// Former is how many bytes of blobs that only former recipients can read the
+// snapshot needs.
+func (f *Contents) Former() (bytes int64) {
+	for id := range f.moving {
+		if b := f.liveBlobs[id]; !b.current {
+			bytes += b.Size
 		}
-		for id := range f.moving {
-			if b := f.liveBlobs[id]; !b.current {
-				bytes += b.Size
-			}
-		}
-		return nil
-	})
-	return bytes, err
+	}
+	return bytes
 }
 
 // movePlan finds the chunks of some blobs, and a place in a file for each.
 type movePlan struct {
-	*references
-	run      *Run
+	*Contents
 	blobs    idset.Set
 	moves    map[int64]*Move // by chunk
 	contents map[int64]int64 // content → the path of a file, 0 until it is found
@@ -156,9 +137,8 @@ type movePlan struct {
 
 // find reads backwards what collect read: chunks, then contents, then files.
 func (p *movePlan) find(ctx context.Context, rs sqlite.Readers) ([]Move, error) {
-	last := p.run.x.last
 	chunks := make([][]Move, len(rs))
-	err := rs.Sweep(ctx, last.chunks, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
+	err := rs.Sweep(ctx, p.LastChunk, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
 		return p.findChunks(ctx, s, k, &chunks[n])
 	})
 	if err != nil {
@@ -171,12 +151,12 @@ func (p *movePlan) find(ctx context.Context, rs sqlite.Readers) ([]Move, error) 
 	}
 	type piece struct{ content, chunk, offset int64 }
 	pieces := make([][]piece, len(rs))
-	err = rs.Sweep(ctx, last.contents, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
+	err = rs.Sweep(ctx, p.LastContent, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
 		return s.Each(ctx, "SELECT content, offset, chunk FROM file_chunks WHERE content > ? AND content <= ? AND chunk IS NOT NULL",
 			[]any{k.After, k.UpTo}, func(scan func(...any) error) error {
 				var c piece
 				err := scan(&c.content, &c.offset, &c.chunk)
-				if p.references.Contents.Has(c.content) && p.moves[c.chunk] != nil {
+				if p.Contents.Contents.Has(c.content) && p.moves[c.chunk] != nil {
 					pieces[n] = append(pieces[n], c)
 				}
 				return err
@@ -261,12 +241,12 @@ func (p *movePlan) findChunks(ctx context.Context, s *sqlite.Reader, k sqlite.Ke
 // findFiles finds for each of the contents a file of the snapshot that has it.
 func (p *movePlan) findFiles(ctx context.Context, s *sqlite.Reader) error {
 	return s.Each(ctx, "SELECT path, content FROM files NOT INDEXED WHERE set_id = ? AND end_run IS NULL AND content IS NOT NULL",
-		[]any{p.run.set}, func(scan func(...any) error) error {
+		[]any{p.Set}, func(scan func(...any) error) error {
 			var path, content int64
 			if err := scan(&path, &content); err != nil {
 				return err
 			}
-			if known, ok := p.contents[content]; ok && known == 0 && p.shows(path, false) {
+			if known, ok := p.contents[content]; ok && known == 0 && p.Shows(path, false) {
 				p.contents[content] = path
 			}
 			return nil

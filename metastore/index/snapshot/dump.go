@@ -1,9 +1,7 @@
-package index
+package snapshot
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"sync"
@@ -15,56 +13,21 @@ import (
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
-// WriteDump streams the snapshot as this run sees it, in parts numbered from 1.
-// s becomes the row of snapshots; next is asked for a writer of each part. It
-// reads in a transaction of its own, beside which the run may go on, without a
-// temporary file and with a few bits of memory a row. The totals are the counts
-// that the manifest has to sign.
-//
-// kind is what the parts hold: everything, or the difference to the set's base.
-// It is the latter if DropBase has not taken the base away, and the difference
-// is worth it.
-func (r *Run) WriteDump(ctx context.Context, s metastore.Snapshot, next func(n int) (dump.PartWriter, error)) (t metastore.Totals, kind dump.PartKind, err error) {
-	d := &dumping{run: r}
-	if s.Seq != r.seq {
-		return metastore.Totals{}, dump.Full, fmt.Errorf("a snapshot with seq %d cannot be run %d", s.Seq, r.seq)
+// WriteDump streams the snapshot, read by rs, in parts: whole, or the difference
+// to its base. s becomes the row of snapshots; next is asked for a writer of
+// each part.
+func (f *Contents) WriteDump(ctx context.Context, rs sqlite.Readers, s metastore.Snapshot, kind dump.PartKind, next func(n int) (dump.PartWriter, error)) error {
+	d := &dumping{content: f, out: dump.NewWriter(kind, next)}
+	if kind == dump.Differential {
+		d.base = f.Base
 	}
-	rs, err := r.readers(ctx, d)
-	if err != nil {
-		return metastore.Totals{}, dump.Full, err
-	}
-	if d.content.differential() {
-		d.base, kind = d.content.base, dump.Differential
-	}
-	d.out = dump.NewWriter(kind, next)
-	err = d.write(ctx, rs, s)
-	if err = errors.Join(err, rs.Close()); err != nil {
-		return metastore.Totals{}, dump.Full, r.x.fail("write a dump", err)
-	}
-	return d.content.totals, kind, nil
-}
-
-// readers collects what the dump consists of and begins to read at exactly that
-// state, on connections of its own.
-func (r *Run) readers(ctx context.Context, d *dumping) (rs sqlite.Readers, err error) {
-	err = r.write(ctx, "begin a dump", func(x *Index) error {
-		if d.content, err = r.collect(ctx); err != nil {
-			return err
-		}
-		if err := r.commit(); err != nil {
-			return err
-		}
-		rs, err = sqlite.OpenReaders(x.path)
-		return err
-	})
-	return rs, err
+	return d.write(ctx, rs, s)
 }
 
 // dumping is a dump in the making.
 type dumping struct {
-	run     *Run
-	content *references
-	base    *base // nil for a full dump
+	content *Contents
+	base    *Base // nil for a full dump
 	out     *dump.Writer
 	batches sync.Pool // of *rowBatch
 }
@@ -185,4 +148,26 @@ func (d *dumping) insertAll(ctx context.Context, rs sqlite.Readers, t *section) 
 		return nil
 	})
 	return g.Wait()
+}
+
+// smallDump is up to how many bytes a full dump is made every time: nothing is
+// saved by anything smaller, since the age header alone takes two kilobytes.
+const smallDump = 16 << 10
+
+// Differential decides whether the dump shall be a differential one. It is as
+// long as the difference is small, and all differences to one base together
+// have taken less space than a new full dump would: the rule by which neither
+// many small ones nor one large one ever cost more than twice the best plan.
+func (f *Contents) Differential() bool {
+	b := f.Base
+	if b == nil || b.FullSize <= smallDump || b.DiffSize >= b.FullSize {
+		return false
+	}
+	changed, all := int64(0), int64(0)
+	now, then := f.Rows.Sets(), b.Rows.Sets()
+	for i := range now[:len(now)-1] { // not live: no rows of a dump
+		changed += now[i].Missing(*then[i]) + then[i].Missing(*now[i])
+		all += now[i].Count()
+	}
+	return changed < all/2
 }

@@ -1,4 +1,4 @@
-package index
+package snapshot
 
 import (
 	"context"
@@ -42,7 +42,7 @@ func (d *dumping) sections() []section {
 			"FROM paths NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id", nil, "FROM paths WHERE id = ?"},
 		{dump.TableFiles, now.Files, then.Files, file,
 			"FROM files NOT INDEXED WHERE id > ?1 AND id <= ?2 AND set_id = ?3 AND (end_run IS NULL OR gap AND first_run = ?4) ORDER BY id",
-			[]any{d.run.set, d.run.seq}, "FROM files WHERE id = ?"},
+			[]any{d.content.Set, d.content.Seq}, "FROM files WHERE id = ?"},
 		{dump.TableXattrs, now.Files, then.Files, "'(%d,%s,%s)', file, quote(name), quote(value)",
 			"FROM xattrs WHERE file > ? AND file <= ? ORDER BY file, name", nil, "FROM xattrs WHERE file = ? ORDER BY name"},
 		{dump.TableContents, now.Contents, then.Contents, "'(%d)', id",
@@ -71,7 +71,7 @@ func (t *section) query() string {
 }
 
 // rowWriter passes rows on, and of blob_chunks, for every chunk, the one place
-// to read it from, by the same choice that the references were collected by.
+// to read it from, by the same choice that the Contents were collected by.
 type rowWriter struct {
 	*dumping
 	*section

@@ -1,4 +1,4 @@
-package index
+package snapshot
 
 import (
 	"context"
@@ -8,10 +8,9 @@ import (
 	"git.eeqj.de/sneak/vaultik/metastore/internal/sqlite"
 )
 
-// collection collects references from the large tables.
+// collection collects Contents from the large tables.
 type collection struct {
-	*references
-	run     *Run
+	*Contents
 	readers sqlite.Readers
 
 	open       idset.Set // contents of the other open versions: of other sets, and below gaps
@@ -39,7 +38,7 @@ func (c *collection) collect(ctx context.Context) error {
 	}
 	c.length = "0"
 	for _, b := range c.liveBlobs {
-		if c.run.moves(b) {
+		if c.toMove(b) {
 			c.length = "length"
 		}
 	}
@@ -47,9 +46,9 @@ func (c *collection) collect(ctx context.Context) error {
 		last int64
 		read func(ctx context.Context, f *found, s *sqlite.Reader, k sqlite.Keys) error
 	}{
-		{c.run.x.last.files, c.files},
-		{c.run.x.last.contents, c.fileChunks},
-		{c.run.x.last.chunks, c.blobChunks},
+		{c.LastFile, c.files},
+		{c.LastContent, c.fileChunks},
+		{c.LastChunk, c.blobChunks},
 	} {
 		all := make([]found, len(c.readers))
 		err := c.readers.Sweep(ctx, step.last, func(ctx context.Context, n int, s *sqlite.Reader, k sqlite.Keys) error {
@@ -75,10 +74,10 @@ func (c *collection) merge(f *found) {
 	c.moved.Merge(f.moved)
 	c.pinned.Merge(f.pinned)
 	c.moving.merge(f.moving)
-	c.totals.Xattrs += f.totals.Xattrs
-	c.totals.Bytes = metastore.AddBytes(c.totals.Bytes, f.totals.Bytes)
-	c.totals.FileChunks += f.totals.FileChunks
-	c.totals.BlobChunks += f.totals.BlobChunks
+	c.Totals.Xattrs += f.totals.Xattrs
+	c.Totals.Bytes = metastore.AddBytes(c.Totals.Bytes, f.totals.Bytes)
+	c.Totals.FileChunks += f.totals.FileChunks
+	c.Totals.BlobChunks += f.totals.BlobChunks
 }
 
 // files finds what the snapshot shows, and the contents of all other open
@@ -86,7 +85,7 @@ func (c *collection) merge(f *found) {
 func (c *collection) files(ctx context.Context, f *found, s *sqlite.Reader, k sqlite.Keys) error {
 	return s.Each(ctx, `SELECT id, set_id, path, gap, volume, coalesce(content, 0), size, xattrs FROM files NOT INDEXED
 		WHERE id > ?1 AND id <= ?2 AND (end_run IS NULL OR gap AND first_run = ?3)`,
-		[]any{k.After, k.UpTo, c.run.seq}, func(scan func(...any) error) error {
+		[]any{k.After, k.UpTo, c.Seq}, func(scan func(...any) error) error {
 			var gap bool
 			var id, set, path, volume, content, size, xattrs int64
 			if err := scan(&id, &set, &path, &gap, &volume, &content, &size, &xattrs); err != nil {
@@ -94,7 +93,7 @@ func (c *collection) files(ctx context.Context, f *found, s *sqlite.Reader, k sq
 			}
 			switch {
 			case !c.sets[set]:
-			case set == c.run.set && c.shows(path, gap):
+			case set == c.Set && c.Shows(path, gap):
 				f.Files.Add(id)
 				f.Paths.Add(path)
 				f.Volumes.Add(volume)
@@ -118,7 +117,7 @@ func (c *collection) fileChunks(ctx context.Context, f *found, s *sqlite.Reader,
 			if err := scan(&content, &chunk); err != nil {
 				return err
 			}
-			if c.Contents.Has(content) {
+			if c.Rows.Contents.Has(content) {
 				f.totals.FileChunks++
 				if chunk != 0 {
 					f.Chunks.Add(chunk)
@@ -136,19 +135,19 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *sqlite.Reader,
 	var at, size int64
 	var best, before *liveBlob
 	choose := func() {
-		if c.base != nil && !before.same(best) && c.base.Chunks.Has(at) && c.Chunks.Has(at) {
+		if c.Base != nil && !before.same(best) && c.Base.Chunks.Has(at) && c.Chunks.Has(at) {
 			f.moved.Add(at)
 		}
 		if best == nil {
 			return
 		}
-		if best.current || c.run.spread {
+		if best.current || c.Spread {
 			f.located.Add(at)
 		}
 		if c.Chunks.Has(at) {
 			f.totals.BlobChunks++
 			f.Blobs.Add(best.id)
-			if c.run.moves(best) {
+			if c.toMove(best) {
 				f.moving.add(best.id, size)
 			}
 		}
@@ -172,7 +171,7 @@ func (c *collection) blobChunks(ctx context.Context, f *found, s *sqlite.Reader,
 				best = b
 			}
 			// A base is encrypted as this run is, so it chose by the same rule.
-			if c.base != nil && c.base.Live.Has(blob) {
+			if c.Base != nil && c.Base.Live.Has(blob) {
 				if b := c.then[blob]; b.better(before) {
 					before = b
 				}
@@ -197,15 +196,15 @@ func (c *collection) openSets(ctx context.Context) error {
 // blobsThen finds out what the blobs were like among which the base chose the
 // one to read each chunk from.
 func (c *collection) blobsThen(ctx context.Context) error {
-	if c.base == nil {
+	if c.Base == nil {
 		return nil
 	}
 	c.then = liveBlobs{}
-	return c.readers[0].Each(ctx, "SELECT id, recipients = ?, coalesce(retired <= ?, 0) FROM blobs", []any{c.run.recipients[:], c.base.Run},
+	return c.readers[0].Each(ctx, "SELECT id, recipients = ?, coalesce(retired <= ?, 0) FROM blobs", []any{c.Recipients[:], c.Base.Run},
 		func(scan func(...any) error) error {
 			b := &liveBlob{}
 			err := scan(&b.id, &b.current, &b.retired)
-			if c.base.Live.Has(b.id) {
+			if c.Base.Live.Has(b.id) {
 				c.then[b.id] = b
 			}
 			return err
