@@ -40,6 +40,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -56,7 +57,7 @@ var (
 // Config wires a backup. All fields but Report and the bounds are needed.
 type Config struct {
 	Store      remote.Store
-	Index      *metastore.Index
+	Index      *index.Index
 	Source     source.FS
 	Writer     string
 	Hostname   string
@@ -161,7 +162,7 @@ func Run(ctx context.Context, c Config, s Set) (*Result, error) {
 	if w.snapshot, err = w.snapshotID(ctx); err != nil {
 		return nil, err
 	}
-	w.run, err = c.Index.Begin(ctx, metastore.RunInfo{
+	w.run, err = c.Index.Begin(ctx, index.RunInfo{
 		Set: s.Name, SnapshotID: w.snapshot,
 		Started: metastore.TimeOf(w.result.Started), Recipients: seal.RecipientSet(c.Recipients),
 		Spread: c.ResealPerRun > 0,
@@ -200,7 +201,7 @@ type writer struct {
 	set        Set
 	recipients []age.Recipient
 	matcher    *exclude.Matcher
-	run        *metastore.Run
+	run        *index.Run
 	snapshot   string
 	result     Result
 	tally      tally

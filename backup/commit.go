@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -51,7 +51,7 @@ func (w *writer) commit(ctx context.Context) error {
 		previous := remote.Hash(status.LastManifest)
 		m.Previous = &previous
 	}
-	commit := metastore.Commit{}
+	commit := index.Commit{}
 	if err := w.dump(ctx, m, &commit); err != nil {
 		return err
 	}

@@ -10,13 +10,15 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index/clean"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // clean lets the index drop what purged snapshots leave behind, and retire
 // blobs of which little is needed any more.
 func (w *writer) clean(ctx context.Context) error {
-	done, err := w.Index.Clean(ctx, metastore.Cleaning{Rows: metastore.DefaultRows, Retire: w.CompactPerRun})
+	done, err := w.Index.Clean(ctx, clean.Limits{Rows: clean.DefaultRows, Retire: w.CompactPerRun})
 	if err != nil {
 		return err
 	}
@@ -36,11 +38,11 @@ const moveRounds = 4
 // the snapshot is no less complete.
 func (w *writer) move(ctx context.Context) error {
 	for _, m := range []struct {
-		out   metastore.MoveOut
+		out   snapshot.MoveOut
 		limit int64
 	}{
-		{metastore.OutOfRetired, w.CompactPerRun},
-		{metastore.OutOfFormer, w.ResealPerRun},
+		{snapshot.OutOfRetired, w.CompactPerRun},
+		{snapshot.OutOfFormer, w.ResealPerRun},
 	} {
 		var after int64
 		left := m.limit
@@ -69,7 +71,7 @@ func (w *writer) move(ctx context.Context) error {
 }
 
 // moveAll sends a job for every file that chunks are read from.
-func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue) error {
+func (w *writer) moveAll(ctx context.Context, moves []snapshot.Move, out *queue) error {
 	at := source.NewDescent(w.Source)
 	defer at.Close()
 	for len(moves) > 0 {
@@ -91,7 +93,7 @@ func (w *writer) moveAll(ctx context.Context, moves []metastore.Move, out *queue
 	return nil
 }
 
-func (w *writer) moveFile(ctx context.Context, at *source.Descent, names []string, moves []metastore.Move, out *queue) error {
+func (w *writer) moveFile(ctx context.Context, at *source.Descent, names []string, moves []snapshot.Move, out *queue) error {
 	dir, err := at.To(ctx, names[:len(names)-1])
 	if err != nil {
 		return ctx.Err() // gone, or closed to us: what it holds stays where it is

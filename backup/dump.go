@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -21,7 +23,7 @@ const partSize = 8 << 20
 
 // dump streams the snapshot's metadata into sealed parts and puts them: all of
 // it, or the difference to the set's base.
-func (w *writer) dump(ctx context.Context, m *remote.Manifest, commit *metastore.Commit) error {
+func (w *writer) dump(ctx context.Context, m *remote.Manifest, commit *index.Commit) error {
 	base, err := w.bases(ctx, m)
 	if err != nil {
 		return err
@@ -35,7 +37,7 @@ func (w *writer) dump(ctx context.Context, m *remote.Manifest, commit *metastore
 		NewFiles: t.changed.Load(), NewBytes: t.fresh.Load(), StoredBytes: t.stored.Load(),
 	}
 	var part *dumpPart
-	totals, kind, err := w.run.WriteDump(ctx, row, func(int) (_ metastore.PartWriter, err error) {
+	totals, kind, err := w.run.WriteDump(ctx, row, func(int) (_ dump.PartWriter, err error) {
 		part, err = newDumpPart(ctx, w, m)
 		return part, err
 	})
@@ -48,7 +50,7 @@ func (w *writer) dump(ctx context.Context, m *remote.Manifest, commit *metastore
 	for _, d := range m.Dumps {
 		commit.DumpSize += d.Size
 	}
-	if kind == metastore.Differential {
+	if kind == dump.Differential {
 		m.Dumps = append(base, m.Dumps...)
 	} else if commit.Base, err = json.Marshal(m.Dumps); err != nil {
 		return err
@@ -92,7 +94,7 @@ func (w *writer) bases(ctx context.Context, m *remote.Manifest) (own []remote.Du
 }
 
 // baseParts returns the parts of a base that is in the store.
-func (w *writer) baseParts(ctx context.Context, b metastore.Base) ([]remote.DumpPart, error) {
+func (w *writer) baseParts(ctx context.Context, b index.Base) ([]remote.DumpPart, error) {
 	var parts []remote.DumpPart
 	if err := json.Unmarshal(b.Parts, &parts); err != nil {
 		return nil, fmt.Errorf("the index's note of the base dump of set %q is damaged: %w", b.Set, err)

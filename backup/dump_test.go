@@ -5,7 +5,7 @@ import (
 	"maps"
 	"testing"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -143,7 +143,7 @@ func TestAnInterruptedRunLeavesTheBase(t *testing.T) {
 	w := newWorld(t, many())
 	w.backup()
 	_, full := w.dumps(1)
-	r, err := w.index.Begin(t.Context(), metastore.RunInfo{Set: "default", SnapshotID: "host-x", Recipients: [32]byte{1}})
+	r, err := w.index.Begin(t.Context(), index.RunInfo{Set: "default", SnapshotID: "host-x", Recipients: [32]byte{1}})
 	check(t, err)
 	check(t, r.DropBase(t.Context(), "default"))
 	w.reopen()

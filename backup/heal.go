@@ -10,6 +10,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -103,7 +104,7 @@ func (w *writer) blobKey(b metastore.BlobRef) string {
 }
 
 // reread sends a file through the pipeline once more.
-func (w *writer) reread(ctx context.Context, s *scan.Scanner, at *source.Descent, m metastore.MissingFile) error {
+func (w *writer) reread(ctx context.Context, s *scan.Scanner, at *source.Descent, m index.MissingFile) error {
 	if len(m.Components) == 0 {
 		return nil // "/" has no content
 	}
@@ -120,7 +121,7 @@ func (w *writer) reread(ctx context.Context, s *scan.Scanner, at *source.Descent
 }
 
 // giveUp shows files whose content is lost as unreadable.
-func (w *writer) giveUp(ctx context.Context, missing []metastore.MissingFile) error {
+func (w *writer) giveUp(ctx context.Context, missing []index.MissingFile) error {
 	for _, m := range missing {
 		where := "/" + strings.Join(m.Components, "/")
 		w.problem(Lost, where, errors.New("its stored content is no longer in the store, and it could not be read again"))

@@ -17,6 +17,7 @@ import (
 	"filippo.io/age"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
@@ -64,7 +65,7 @@ func (l *life) open(onCommit func()) {
 	l.t.Helper()
 	check(l.t, l.index.Close())
 	var err error
-	l.index, err = metastore.OpenIndex(l.t.Context(), l.indexAt, metastore.Options{OnCommit: onCommit})
+	l.index, err = index.Open(l.t.Context(), l.indexAt, index.Options{OnCommit: onCommit})
 	check(l.t, err)
 }
 
@@ -86,7 +87,7 @@ func (l *life) thaw(f frozenIndex) {
 	check(l.t, os.WriteFile(l.indexAt, f.db, 0o600))
 	check(l.t, os.WriteFile(l.indexAt+"-wal", f.log, 0o600))
 	var err error
-	l.index, err = metastore.OpenIndex(l.t.Context(), l.indexAt, metastore.Options{})
+	l.index, err = index.Open(l.t.Context(), l.indexAt, index.Options{})
 	check(l.t, err)
 }
 

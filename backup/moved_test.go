@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Two names of an inode stay one file when one of them is recorded anew
@@ -24,7 +25,7 @@ func TestHardLinksOutlastARenamedFolder(t *testing.T) {
 		"/home/ann/one": "one inode", "/home/new": "d", "/home/new/two": "one inode",
 	}), w.shows(r.Seq))
 	v := w.view(r.Seq)
-	find := func(names ...string) metastore.Node {
+	find := func(names ...string) view.Node {
 		t.Helper()
 		n, err := v.Node(t.Context(), v.Root())
 		for _, name := range names {

@@ -10,6 +10,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // packer turns jobs into frames and rows of the index, in order.
@@ -61,7 +62,7 @@ func (p *packer) endFolder(ctx context.Context, j *job) error {
 
 // entry packs what the reader sends of one entry and records the result.
 func (p *packer) entry(ctx context.Context, j *job) error {
-	var chunks []metastore.ContentChunk
+	var chunks []index.ContentChunk
 	for {
 		pc, err := receive(ctx, j.pieces)
 		if errors.Is(err, io.EOF) {
@@ -74,13 +75,13 @@ func (p *packer) entry(ctx context.Context, j *job) error {
 		case pc.restart:
 			chunks = chunks[:0]
 		case pc.hole:
-			chunks = append(chunks, metastore.ContentChunk{Offset: pc.offset, Length: pc.length})
+			chunks = append(chunks, index.ContentChunk{Offset: pc.offset, Length: pc.length})
 		default:
 			id, err := p.chunk(ctx, pc)
 			if err != nil {
 				return err
 			}
-			chunks = append(chunks, metastore.ContentChunk{Offset: pc.offset, Length: pc.length, Chunk: id})
+			chunks = append(chunks, index.ContentChunk{Offset: pc.offset, Length: pc.length, Chunk: id})
 		}
 	}
 	return p.record(ctx, j, chunks)
@@ -133,7 +134,7 @@ func (p *packer) flush(ctx context.Context) error {
 }
 
 // record writes down what became of an entry.
-func (p *packer) record(ctx context.Context, j *job, chunks []metastore.ContentChunk) error {
+func (p *packer) record(ctx context.Context, j *job, chunks []index.ContentChunk) error {
 	err := j.err
 	changing := errors.Is(err, errChanging)
 	if changing {
@@ -208,7 +209,7 @@ func blank(role metastore.Role) metastore.File {
 }
 
 // content gives a regular file its content row, the group's if it has one.
-func (p *packer) content(ctx context.Context, j *job, chunks []metastore.ContentChunk) error {
+func (p *packer) content(ctx context.Context, j *job, chunks []index.ContentChunk) error {
 	if !j.hasContent() || j.Twin != nil {
 		return nil
 	}

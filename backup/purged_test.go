@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
@@ -241,7 +241,7 @@ func TestAnOldCopyOfTheIndexOverwritesNothing(t *testing.T) {
 					os.Remove(w.indexAt + suffix)
 				}
 				check(t, os.WriteFile(w.indexAt, old, 0o600))
-				w.index, err = metastore.OpenIndex(t.Context(), w.indexAt, metastore.Options{})
+				w.index, err = index.Open(t.Context(), w.indexAt, index.Options{})
 				check(t, err)
 				before := w.bytes()
 				w.source.set("/home/ann/letter", node{Content: "the copy's", Time: 3000})

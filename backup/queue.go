@@ -9,6 +9,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup/scan"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index/snapshot"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -27,8 +28,8 @@ const (
 // job is one item on its way from scan through read to pack.
 type job struct {
 	scan.Item
-	number int64            // position in walking order
-	moves  []metastore.Move // chunks to be read again and nothing else to be done
+	number int64           // position in walking order
+	moves  []snapshot.Move // chunks to be read again and nothing else to be done
 
 	// set by read, complete when pieces is closed
 	pieces  chan piece

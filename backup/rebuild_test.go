@@ -12,16 +12,18 @@ import (
 	"filippo.io/age"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // rebuild makes the index anew from what the store has. Without the metadata of
 // the runs in lost.
-func (w *world) rebuild(lost ...remote.Seq) metastore.Rebuilt {
+func (w *world) rebuild(lost ...remote.Seq) index.Rebuilt {
 	w.t.Helper()
 	check(w.t, w.index.Close())
 	check(w.t, os.Remove(w.indexAt))
-	b, err := metastore.RebuildIndex(w.t.Context(), w.indexAt, "host", metastore.Options{})
+	b, err := index.Rebuild(w.t.Context(), w.indexAt, "host", index.Options{})
 	check(w.t, err)
 	defer func() { check(w.t, b.Close()) }()
 	var m *remote.Manifest
@@ -29,11 +31,11 @@ func (w *world) rebuild(lost ...remote.Seq) metastore.Rebuilt {
 		m = w.manifest(seq)
 		object, err := get(w.t.Context(), w.store.Store, remote.ManifestKey("host", seq), 1<<20)
 		check(w.t, err)
-		var v *metastore.View
+		var v *view.View
 		if !slices.Contains(lost, seq) {
 			v = w.view(seq)
 		}
-		check(w.t, b.Add(w.t.Context(), metastore.Past{
+		check(w.t, b.Add(w.t.Context(), index.Past{
 			Seq: int64(seq), Set: m.Set, SnapshotID: m.Snapshot, Hash: remote.Sum(object),
 		}, v))
 	}
@@ -45,7 +47,7 @@ func (w *world) rebuild(lost ...remote.Seq) metastore.Rebuilt {
 	}
 	made, err := b.Finish(w.t.Context(), live, lists)
 	check(w.t, err)
-	w.index, err = metastore.OpenIndex(w.t.Context(), w.indexAt, metastore.Options{})
+	w.index, err = index.Open(w.t.Context(), w.indexAt, index.Options{})
 	check(w.t, err)
 	return made
 }
@@ -89,7 +91,7 @@ func TestARebuiltIndexGoesOnWhereItWas(t *testing.T) {
 	w := newWorld(t, tree)
 	w.backup()
 	before := w.shows(1)
-	same(t, "what it was made from", metastore.Rebuilt{Runs: 1, Entries: int64(len(before)) + 1, Blobs: 1, Bytes: w.manifest(1).Totals.StoredBytes}, w.rebuild())
+	same(t, "what it was made from", index.Rebuilt{Runs: 1, Entries: int64(len(before)) + 1, Blobs: 1, Bytes: w.manifest(1).Totals.StoredBytes}, w.rebuild())
 
 	w.source.opened()
 	r := w.backup()

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -165,7 +165,7 @@ func (w *writer) learnPurged(ctx context.Context, manifests map[remote.Seq]bool)
 	if err != nil {
 		return fmt.Errorf("read the index: %w", err)
 	}
-	var gone []metastore.RunRef
+	var gone []index.RunRef
 	for _, r := range runs {
 		if !manifests[remote.Seq(r.Seq)] && len(gone) < learnAtOnce {
 			gone = append(gone, r)
@@ -198,7 +198,7 @@ func (w *writer) learnPurged(ctx context.Context, manifests map[remote.Seq]bool)
 
 // explain sorts snapshots whose manifests were not listed by whether they were
 // purged. Those that are there all the same are in neither.
-func (w *writer) explain(ctx context.Context, gone []metastore.RunRef) (purged []int64, unexplained []string, err error) {
+func (w *writer) explain(ctx context.Context, gone []index.RunRef) (purged []int64, unexplained []string, err error) {
 	signers, err := remote.LoadSigners(ctx, w.Store, w.Root, w.Writer)
 	if err != nil {
 		return nil, nil, err
@@ -246,7 +246,7 @@ func because(why error) string {
 
 // tombstone reads the tombstone of a run. why is nil if it says that exactly
 // this run was purged, by somebody who may; err is the store's.
-func (w *writer) tombstone(ctx context.Context, signers remote.Signers, r metastore.RunRef) (why, err error) {
+func (w *writer) tombstone(ctx context.Context, signers remote.Signers, r index.RunRef) (why, err error) {
 	object, err := get(ctx, w.Store, remote.TombstoneKey(w.Writer, remote.Seq(r.Seq)), remote.MaxTombstone+1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return err, nil

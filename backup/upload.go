@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
@@ -98,15 +98,15 @@ func (w *writer) upload(ctx context.Context, in <-chan *sealedBlob, slots <-chan
 		if err := w.Store.Put(ctx, key, b.Object); err != nil && !errors.Is(err, remote.ErrExists) {
 			return fmt.Errorf("upload a blob: %w", err) // which names it
 		}
-		rows := make([]metastore.BlobChunk, len(b.Chunks))
+		rows := make([]index.BlobChunk, len(b.Chunks))
 		for i, c := range b.Chunks {
-			rows[i] = metastore.BlobChunk{
+			rows[i] = index.BlobChunk{
 				Chunk:       b.chunks[i].id,
 				FrameOffset: c.FrameOffset, FrameLength: c.FrameLength,
 				Offset: c.Offset, Length: c.Length,
 			}
 		}
-		err = w.run.AddBlob(ctx, metastore.Blob{
+		err = w.run.AddBlob(ctx, index.Blob{
 			Hash: b.Hash, Size: size, Header: b.Header,
 			Level: int(w.Level), UploadMS: max(0, w.Now().Sub(began).Milliseconds()), // a clock may be set back
 		}, rows)

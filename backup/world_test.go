@@ -16,6 +16,9 @@ import (
 	"go.uber.org/goleak"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
+	"git.eeqj.de/sneak/vaultik/metastore/view/build"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 	"git.eeqj.de/sneak/vaultik/remote/mem"
@@ -31,7 +34,7 @@ type world struct {
 	source   *fakeSource
 	store    *storetest.Faulty
 	indexAt  string
-	index    *metastore.Index
+	index    *index.Index
 	identity *age.X25519Identity
 	former   []age.Identity // which some objects are encrypted to as well
 	config   Config
@@ -53,7 +56,7 @@ func newWorld(t *testing.T, tree map[string]node, roots ...string) *world {
 		t: t, source: newSource(tree), store: storetest.NewFaulty(mem.New(nil)),
 		indexAt: filepath.Join(t.TempDir(), "index.db"), identity: identity, now: start,
 	}
-	w.index, err = metastore.CreateIndex(t.Context(), w.indexAt, "host", metastore.Options{})
+	w.index, err = index.Create(t.Context(), w.indexAt, "host", index.Options{})
 	check(t, err)
 	t.Cleanup(func() { check(t, w.index.Close()) })
 	w.config = Config{
@@ -100,7 +103,7 @@ func (w *world) reopen() {
 	w.t.Helper()
 	check(w.t, w.index.Close())
 	var err error
-	w.index, err = metastore.OpenIndex(w.t.Context(), w.indexAt, metastore.Options{})
+	w.index, err = index.Open(w.t.Context(), w.indexAt, index.Options{})
 	check(w.t, err)
 }
 
@@ -121,12 +124,12 @@ func (w *world) manifest(seq remote.Seq) *remote.Manifest {
 }
 
 // view loads a snapshot's dump as a reader does.
-func (w *world) view(seq remote.Seq) *metastore.View {
+func (w *world) view(seq remote.Seq) *view.View {
 	w.t.Helper()
 	m := w.manifest(seq)
-	var parts []metastore.Part
+	var parts []build.Part
 	for _, d := range m.Dumps {
-		parts = append(parts, metastore.Part{Open: func(ctx context.Context) (io.ReadCloser, error) {
+		parts = append(parts, build.Part{Open: func(ctx context.Context) (io.ReadCloser, error) {
 			object, err := get(ctx, w.store.Store, remote.DumpKey("host", d.Seq, d.SHA256), d.Size+1)
 			if err != nil {
 				return nil, err
@@ -139,10 +142,10 @@ func (w *world) view(seq remote.Seq) *metastore.View {
 		Contents: m.Rows.Contents, FileChunks: m.Rows.FileChunks, Chunks: m.Rows.Chunks, Blobs: m.Rows.Blobs, BlobChunks: m.Rows.BlobChunks,
 	}
 	path := filepath.Join(w.t.TempDir(), "view.db")
-	check(w.t, metastore.BuildView(w.t.Context(), path, parts, metastore.Expected{
+	check(w.t, build.View(w.t.Context(), path, parts, build.Expected{
 		ID: m.Snapshot, Writer: m.Writer, Set: m.Set, Seq: int64(m.Seq), Totals: want,
 	}))
-	v, err := metastore.OpenView(w.t.Context(), path)
+	v, err := view.Open(w.t.Context(), path)
 	check(w.t, err)
 	w.t.Cleanup(func() { check(w.t, v.Close()) })
 	return v
@@ -176,7 +179,7 @@ func (w *world) shows(seq remote.Seq) map[string]string {
 	return all
 }
 
-func (w *world) describe(v *metastore.View, n metastore.Node) string {
+func (w *world) describe(v *view.View, n view.Node) string {
 	w.t.Helper()
 	text := ""
 	switch n.Type {
@@ -195,7 +198,7 @@ func (w *world) describe(v *metastore.View, n metastore.Node) string {
 	return text
 }
 
-func (w *world) content(v *metastore.View, n metastore.Node) string {
+func (w *world) content(v *view.View, n view.Node) string {
 	w.t.Helper()
 	extents, err := v.Extents(w.t.Context(), n, 0, n.Size)
 	check(w.t, err)

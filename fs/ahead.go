@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // How far reading ahead goes.
@@ -93,7 +94,7 @@ func (a *ahead) close() {
 }
 
 // saw is told of a read. It does not wait.
-func (a *ahead) saw(n *metastore.Node, off, length int64) {
+func (a *ahead) saw(n *view.Node, off, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	from, to := place{n.Cookie, off}, place{n.Cookie, off + length}
@@ -191,7 +192,7 @@ func (a *ahead) fetch(r *run) {
 }
 
 // hasContent is readable without a reason.
-func hasContent(n *metastore.Node) bool {
+func hasContent(n *view.Node) bool {
 	return n.Type == metastore.Regular && n.State != metastore.StateUnreadable && n.Content != 0
 }
 
@@ -245,7 +246,7 @@ func (a *ahead) collect(at place, plain, packed int64) (u upcoming, next place, 
 }
 
 // file adds the frames of a file from an offset on.
-func (a *ahead) file(u *upcoming, n *metastore.Node, off, length int64) (end int64, err error) {
+func (a *ahead) file(u *upcoming, n *view.Node, off, length int64) (end int64, err error) {
 	extents, err := a.tree.view.Extents(a.ctx, *n, off, min(max(length, 1), n.Size-off))
 	if err != nil {
 		return off, err

@@ -8,6 +8,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
 
@@ -32,9 +33,9 @@ func folderOf(files, size int) []fstest.Entry {
 }
 
 // walk returns the regular files in listing order.
-func (w *world) walk(t testing.TB) []metastore.Node {
+func (w *world) walk(t testing.TB) []view.Node {
 	t.Helper()
-	var files []metastore.Node
+	var files []view.Node
 	for slot := uint64(0); ; {
 		nodes, err := w.tree.After(t.Context(), slot, 100)
 		if err != nil {
@@ -51,7 +52,7 @@ func (w *world) walk(t testing.TB) []metastore.Node {
 	}
 }
 
-func (w *world) mustRead(t testing.TB, n metastore.Node, off, length int64) {
+func (w *world) mustRead(t testing.TB, n view.Node, off, length int64) {
 	t.Helper()
 	p := make([]byte, length)
 	if got, err := w.tree.ReadAt(t.Context(), n, p, off); int64(got) != length {

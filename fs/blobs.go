@@ -15,35 +15,35 @@ import (
 	"filippo.io/age"
 	"golang.org/x/sync/errgroup"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
-// Pieces tells where the contents of many files lie; see metastore.View.
-func (t *Tree) Pieces(ctx context.Context, contents []int64, each func(metastore.Piece) error) error {
+// Pieces tells where the contents of many files lie; see view.View.
+func (t *Tree) Pieces(ctx context.Context, contents []int64, each func(view.Piece) error) error {
 	return t.view.Pieces(ctx, contents, each)
 }
 
 // Blob returns what reading a blob takes that a Piece names.
-func (t *Tree) Blob(ctx context.Context, id int64) (metastore.BlobInfo, error) {
+func (t *Tree) Blob(ctx context.Context, id int64) (view.BlobInfo, error) {
 	return t.view.Blob(ctx, id)
 }
 
 // Blobs, Chunks and ContentPieces go through all that a snapshot's dump says
-// about content; see metastore.View.
-func (t *Tree) Blobs(ctx context.Context, each func(id int64, b metastore.BlobInfo) error) error {
+// about content; see view.View.
+func (t *Tree) Blobs(ctx context.Context, each func(id int64, b view.BlobInfo) error) error {
 	return t.view.Blobs(ctx, each)
 }
 
 // Chunks is described at Blobs.
-func (t *Tree) Chunks(ctx context.Context, each func(*metastore.StoredChunk) error) error {
+func (t *Tree) Chunks(ctx context.Context, each func(*view.StoredChunk) error) error {
 	return t.view.Chunks(ctx, each)
 }
 
 // ContentPieces is described at Blobs.
-func (t *Tree) ContentPieces(ctx context.Context, each func(metastore.ContentPiece) error) error {
+func (t *Tree) ContentPieces(ctx context.Context, each func(view.ContentPiece) error) error {
 	return t.view.ContentPieces(ctx, each)
 }
 
@@ -81,7 +81,7 @@ const (
 // request for all that lies together. A piece of it that is damaged fails those
 // Frames that need it. It holds what it has fetched, and of a whole blob its
 // plaintext at the same time for as long as it takes to decrypt it.
-func (t *Tree) Download(ctx context.Context, b metastore.BlobInfo, spans ...blob.Span) (*Download, error) {
+func (t *Tree) Download(ctx context.Context, b view.BlobInfo, spans ...blob.Span) (*Download, error) {
 	h := remote.Hash(b.Hash)
 	d := &Download{chunks: t.chunks, ref: blob.Ref{Key: remote.BlobKey(t.writer, remote.Seq(b.Seq), h), Hash: h, Size: b.Size, Header: b.Header}}
 	plain, err := seal.PlainSize(b.Header, b.Size)

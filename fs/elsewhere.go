@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -64,14 +64,14 @@ func replaceable(err error) bool {
 // Rescue reads a chunk from where another snapshot of the writer says it is,
 // because reading x failed with cause. It returns the whole chunk, whose hash it
 // has checked, or cause.
-func (t *Tree) Rescue(ctx context.Context, x metastore.Extent, cause error) ([]byte, error) {
+func (t *Tree) Rescue(ctx context.Context, x view.Extent, cause error) ([]byte, error) {
 	e := t.elsewhere
 	if e == nil || !replaceable(cause) || ctx.Err() != nil {
 		return nil, cause
 	}
 	e.doubt(x, cause)
 	var chunk []byte
-	err := e.places(ctx, t, x, true, func(y metastore.Extent) bool {
+	err := e.places(ctx, t, x, true, func(y view.Extent) bool {
 		var failed error
 		if chunk, failed = t.whole(ctx, y); failed != nil {
 			e.doubt(y, failed)
@@ -91,7 +91,7 @@ func (t *Tree) Rescue(ctx context.Context, x metastore.Extent, cause error) ([]b
 // Elsewhere calls try for the places of a chunk in the dumps of the newest
 // snapshots of each of the writer's sets but this one, until it returns false.
 // Nothing says that the chunk is there.
-func (t *Tree) Elsewhere(ctx context.Context, x metastore.Extent, try func(metastore.Extent) bool) error {
+func (t *Tree) Elsewhere(ctx context.Context, x view.Extent, try func(view.Extent) bool) error {
 	if t.elsewhere == nil {
 		return nil
 	}
@@ -100,17 +100,17 @@ func (t *Tree) Elsewhere(ctx context.Context, x metastore.Extent, try func(metas
 
 // placed returns x, or where the same chunk is if x is known to fail. It never
 // waits for the store.
-func (t *Tree) placed(ctx context.Context, x metastore.Extent) metastore.Extent {
+func (t *Tree) placed(ctx context.Context, x view.Extent) view.Extent {
 	e := t.elsewhere
 	if e == nil || !e.doubts.Load() || x.Hole || x.Lost || !e.isDoubted(x) {
 		return x
 	}
-	_ = e.places(ctx, t, x, false, func(y metastore.Extent) bool { x = y; return false }) // then x is tried
+	_ = e.places(ctx, t, x, false, func(y view.Extent) bool { x = y; return false }) // then x is tried
 	return x
 }
 
 // whole reads the chunk of an extent from where the extent says.
-func (t *Tree) whole(ctx context.Context, x metastore.Extent) ([]byte, error) {
+func (t *Tree) whole(ctx context.Context, x view.Extent) ([]byte, error) {
 	f := t.frameOf(x)
 	data, err := t.chunks.frames(ctx, []frame{f})
 	if err != nil {
@@ -122,7 +122,7 @@ func (t *Tree) whole(ctx context.Context, x metastore.Extent) ([]byte, error) {
 // places calls try for each place of the chunk of x in other snapshots that is
 // not doubted, until it returns false. Without load only views that are open
 // are looked into.
-func (e *elsewhere) places(ctx context.Context, t *Tree, x metastore.Extent, load bool, try func(metastore.Extent) bool) error {
+func (e *elsewhere) places(ctx context.Context, t *Tree, x view.Extent, load bool, try func(view.Extent) bool) error {
 	var errs []error
 	for _, s := range e.catalog.newestOf(e.writer) {
 		if int64(s.Seq) == t.view.Snapshot().Seq {
@@ -146,7 +146,7 @@ func (e *elsewhere) places(ctx context.Context, t *Tree, x metastore.Extent, loa
 }
 
 // find looks into one snapshot.
-func (e *elsewhere) find(ctx context.Context, s Snapshot, chunk [32]byte, load bool) (x metastore.Extent, found bool, err error) {
+func (e *elsewhere) find(ctx context.Context, s Snapshot, chunk [32]byte, load bool) (x view.Extent, found bool, err error) {
 	open := e.catalog.open.has(s.Hash)
 	if !open && (!load || e.isRefused(s.Hash)) {
 		return x, false, nil
@@ -169,7 +169,7 @@ func (e *elsewhere) find(ctx context.Context, s Snapshot, chunk [32]byte, load b
 var errLoading = errors.New("its dump was not loaded")
 
 // doubt is told that a place failed.
-func (e *elsewhere) doubt(x metastore.Extent, err error) {
+func (e *elsewhere) doubt(x view.Extent, err error) {
 	if x.Lost || !replaceable(err) {
 		return
 	}
@@ -187,7 +187,7 @@ func (e *elsewhere) doubt(x metastore.Extent, err error) {
 	e.doubts.Store(true)
 }
 
-func (e *elsewhere) isDoubted(x metastore.Extent) bool {
+func (e *elsewhere) isDoubted(x view.Extent) bool {
 	now := e.catalog.chunks.o.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
@@ -71,7 +72,7 @@ func (h *healed) heal(t *testing.T) {
 
 func (h *healed) content(t *testing.T, path ...string) ([]byte, error) {
 	t.Helper()
-	n := metastore.Node{Ino: h.old.Root()}
+	n := view.Node{Ino: h.old.Root()}
 	for _, name := range path {
 		var err error
 		if n, err = h.old.Lookup(t.Context(), n.Ino, name); err != nil {

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
+	"git.eeqj.de/sneak/vaultik/metastore/view/build"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -70,9 +72,9 @@ func (c *Catalog) viewPath(s Snapshot) string {
 
 // view opens the cached view of a snapshot, or builds it anew if there is none
 // or it is damaged.
-func (c *Catalog) view(ctx context.Context, s Snapshot) (*metastore.View, error) {
+func (c *Catalog) view(ctx context.Context, s Snapshot) (*view.View, error) {
 	path := c.viewPath(s)
-	v, err := metastore.OpenView(ctx, path)
+	v, err := view.Open(ctx, path)
 	if err == nil {
 		now := c.chunks.o.Now()
 		_ = os.Chtimes(path, now, now) // only decides which view goes first when there are too many
@@ -89,7 +91,7 @@ func (c *Catalog) view(ctx context.Context, s Snapshot) (*metastore.View, error)
 	if err := c.shed(path); err != nil {
 		return nil, err
 	}
-	return metastore.OpenView(ctx, path)
+	return view.Open(ctx, path)
 }
 
 // leftover is the age at which a view that is still being built is not: a
@@ -144,7 +146,7 @@ const (
 func (c *Catalog) build(ctx context.Context, s Snapshot, path string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	dumps := s.Manifest.Dumps
-	parts := make([]metastore.Part, len(dumps))
+	parts := make([]build.Part, len(dumps))
 	fetched := make([]chan []byte, len(parts))
 	next := 0
 	// ahead begins with what part i, which is to be loaded now, leaves room for.
@@ -179,9 +181,9 @@ func (c *Catalog) build(ctx context.Context, s Snapshot, path string) error {
 			}
 		}
 	}
-	err := metastore.BuildView(ctx, path, parts, expected(s.Manifest))
+	err := build.View(ctx, path, parts, expected(s.Manifest))
 	if failed := g.Wait(); failed != nil {
-		return failed // it is why BuildView failed
+		return failed // it is why build.View failed
 	}
 	return err
 }
@@ -224,8 +226,8 @@ func (c *Catalog) Manifest(ctx context.Context, s Snapshot) (*remote.Manifest, e
 }
 
 // expected is what the manifest signs about its dump.
-func expected(m *remote.Manifest) metastore.Expected {
-	return metastore.Expected{
+func expected(m *remote.Manifest) build.Expected {
+	return build.Expected{
 		ID: m.Snapshot, Writer: m.Writer, Set: m.Set, Seq: int64(m.Seq),
 		Totals: metastore.Totals{
 			Files: m.Rows.Files, Bytes: m.Totals.Bytes,

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
@@ -24,7 +25,7 @@ const seekWindow = 1 << 30
 // ReadAt reads from a regular file as io.ReaderAt does: it returns len(p)
 // bytes, or fewer and an error, which is io.EOF at the end of the file. ctx
 // ends the waiting and not the fetch.
-func (t *Tree) ReadAt(ctx context.Context, n metastore.Node, p []byte, off int64) (int, error) {
+func (t *Tree) ReadAt(ctx context.Context, n view.Node, p []byte, off int64) (int, error) {
 	if err := t.readable(n); err != nil {
 		return 0, err
 	}
@@ -54,7 +55,7 @@ func (t *Tree) ReadAt(ctx context.Context, n metastore.Node, p []byte, off int64
 }
 
 // readable says why a node has no content, if so.
-func (t *Tree) readable(n metastore.Node) error {
+func (t *Tree) readable(n view.Node) error {
 	switch {
 	case n.Type == metastore.Directory:
 		return fmt.Errorf("%s: %w", t.name(n), ErrIsDirectory)
@@ -67,7 +68,7 @@ func (t *Tree) readable(n metastore.Node) error {
 }
 
 // readWindow fills p, which lies within the file, or fails.
-func (t *Tree) readWindow(ctx context.Context, n metastore.Node, p []byte, off int64) error {
+func (t *Tree) readWindow(ctx context.Context, n view.Node, p []byte, off int64) error {
 	// The view is a local file: a reader that gives up need not interrupt it.
 	extents, err := t.view.Extents(context.WithoutCancel(ctx), n, off, int64(len(p)))
 	if err != nil {
@@ -103,8 +104,8 @@ func (t *Tree) readWindow(ctx context.Context, n metastore.Node, p []byte, off i
 
 // fillOne fills p with an extent's bytes from an offset on, from another place if
 // that cannot be done from its own.
-func (t *Tree) fillOne(ctx context.Context, p []byte, off int64, x metastore.Extent) error {
-	err := t.fill(ctx, p, off, []metastore.Extent{x})
+func (t *Tree) fillOne(ctx context.Context, p []byte, off int64, x view.Extent) error {
+	err := t.fill(ctx, p, off, []view.Extent{x})
 	if !replaceable(err) {
 		return err
 	}
@@ -117,7 +118,7 @@ func (t *Tree) fillOne(ctx context.Context, p []byte, off int64, x metastore.Ext
 }
 
 // fill fills p, which begins at an offset of the file and lies within extents.
-func (t *Tree) fill(ctx context.Context, p []byte, off int64, extents []metastore.Extent) error {
+func (t *Tree) fill(ctx context.Context, p []byte, off int64, extents []view.Extent) error {
 	want := make([]frame, 0, len(extents))
 	for _, x := range extents {
 		if x.Lost {
@@ -169,7 +170,7 @@ const hashAside = 256 << 10
 
 // verified is the chunk of an extent. If it is damaged, what is damaged may be
 // a copy on this side of the store: so the store is asked once more.
-func (t *Tree) verified(ctx context.Context, x metastore.Extent, f frame, data []byte) ([]byte, error) {
+func (t *Tree) verified(ctx context.Context, x view.Extent, f frame, data []byte) ([]byte, error) {
 	chunk, err := t.chunk(x, f, data)
 	if err == nil {
 		return chunk, nil
@@ -185,7 +186,7 @@ func (t *Tree) verified(ctx context.Context, x metastore.Extent, f frame, data [
 	return chunk, err
 }
 
-func (t *Tree) frameOf(x metastore.Extent) frame {
+func (t *Tree) frameOf(x view.Extent) frame {
 	h := remote.Hash(x.Blob.Hash)
 	return frame{
 		key:    frameKey{h, x.FrameOffset},
@@ -201,7 +202,7 @@ func (t *Tree) frameOf(x metastore.Extent) frame {
 
 // chunk cuts an extent's chunk out of its frame and checks its hash, which is
 // done on every read: memory fails too, and a frame stays there for long.
-func (t *Tree) chunk(x metastore.Extent, f frame, data []byte) ([]byte, error) {
+func (t *Tree) chunk(x view.Extent, f frame, data []byte) ([]byte, error) {
 	c := blob.Chunk{ID: x.Chunk, Offset: x.FrameStart, Length: x.ChunkSize}
 	chunk, err := c.Cut(data)
 	if err == nil && x.Length != x.ChunkSize {
@@ -217,16 +218,16 @@ func (t *Tree) chunk(x metastore.Extent, f frame, data []byte) ([]byte, error) {
 // SeekHole the first that is, or the end of the file. Both fail with io.EOF
 // where lseek(2) says ENXIO: at or past the end, and SeekData within a last
 // hole. What was not captured counts as data, so that a copy meets the error.
-func (t *Tree) SeekData(ctx context.Context, n metastore.Node, off int64) (int64, error) {
+func (t *Tree) SeekData(ctx context.Context, n view.Node, off int64) (int64, error) {
 	return t.seek(ctx, n, off, false)
 }
 
 // SeekHole is described at SeekData.
-func (t *Tree) SeekHole(ctx context.Context, n metastore.Node, off int64) (int64, error) {
+func (t *Tree) SeekHole(ctx context.Context, n view.Node, off int64) (int64, error) {
 	return t.seek(ctx, n, off, true)
 }
 
-func (t *Tree) seek(ctx context.Context, n metastore.Node, off int64, hole bool) (int64, error) {
+func (t *Tree) seek(ctx context.Context, n view.Node, off int64, hole bool) (int64, error) {
 	if n.Type != metastore.Regular {
 		return 0, fmt.Errorf("%s: %w", t.name(n), ErrNotRegular)
 	}

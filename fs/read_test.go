@@ -16,6 +16,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs/fstest"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/storetest"
 )
@@ -63,10 +64,10 @@ func newWorld(t testing.TB, o ChunkOptions, entries ...fstest.Entry) *world {
 }
 
 // node finds an entry by its path.
-func (w *world) node(t testing.TB, path ...string) metastore.Node {
+func (w *world) node(t testing.TB, path ...string) view.Node {
 	t.Helper()
 	ino := w.tree.Root()
-	var n metastore.Node
+	var n view.Node
 	for _, name := range path {
 		var err error
 		if n, err = w.tree.Lookup(t.Context(), ino, name); err != nil {
@@ -77,7 +78,7 @@ func (w *world) node(t testing.TB, path ...string) metastore.Node {
 	return n
 }
 
-func (w *world) read(ctx context.Context, n metastore.Node) ([]byte, error) {
+func (w *world) read(ctx context.Context, n view.Node) ([]byte, error) {
 	p := make([]byte, n.Size)
 	got, err := w.tree.ReadAt(ctx, n, p, 0)
 	return p[:got], err
@@ -151,7 +152,7 @@ func TestHolesAndDataAreFound(t *testing.T) {
 		{0, a, 0}, {a - 1, a, a - 1}, {a, a, b}, {a + 1, a + 1, b}, {b - 1, b - 1, b}, {b, c, b}, {c - 1, c, c - 1}, {c, c, d},
 		{d - 1, d - 1, d}, {d, -1, d}, {d + 4, -1, d + 4}, {d + 5, -1, -1}, {d + 6, -1, -1}, {-1, -1, -1},
 	} {
-		for name, seek := range map[string]func(context.Context, metastore.Node, int64) (int64, error){"data": w.tree.SeekData, "hole": w.tree.SeekHole} {
+		for name, seek := range map[string]func(context.Context, view.Node, int64) (int64, error){"data": w.tree.SeekData, "hole": w.tree.SeekHole} {
 			want := map[string]int64{"data": c.data, "hole": c.hole}[name]
 			got, err := seek(t.Context(), n, c.off)
 			if want < 0 && !errors.Is(err, io.EOF) || want >= 0 && (got != want || err != nil) {
@@ -277,11 +278,11 @@ func TestDamageInABlobFailsOnlyWhatItHit(t *testing.T) {
 	damaged := damage{w.Store, key, x[0].Blob.Header + 16 + x[0].FrameOffset + 100_000}
 	chunks := NewChunks(damaged, []age.Identity{w.Identity}, ChunkOptions{Now: w.clock.Now})
 	defer chunks.Close()
-	view := NewTree(w.tree.view, chunks)
+	v := NewTree(w.tree.view, chunks)
 	for _, path := range []string{"all", "a", "b", "c"} {
 		n := w.node(t, path)
 		p := make([]byte, n.Size)
-		_, err := view.ReadAt(t.Context(), n, p, 0)
+		_, err := v.ReadAt(t.Context(), n, p, 0)
 		if bad := path == "all" || path == "b"; bad != errors.Is(err, remote.ErrCorrupt) {
 			t.Errorf("%s: %v", path, err)
 		}

@@ -1,6 +1,6 @@
 // Package fs is the reader: it shows a snapshot as a tree of files.
 //
-//	store ─ manifest (verified) ─ dump ─ metastore.View ─┐
+//	store ─ manifest (verified) ─ dump ─ view.View ──────┐
 //	store ─ blob ─ frame ─ chunk (verified) ─ Chunks ────┴─ Tree ─ mount, restore, web
 //
 // A Catalog knows the snapshots of a store, by signed manifests alone, and
@@ -26,6 +26,7 @@ import (
 	"fmt"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Errors that consumers tell apart with errors.Is. Bytes that are not what
@@ -52,7 +53,7 @@ var (
 
 // Tree is one snapshot. Inode 1 is its "/". It is safe for concurrent use.
 type Tree struct {
-	view    *metastore.View
+	view    *view.View
 	chunks  *Chunks
 	ahead   *ahead
 	writer  string
@@ -64,7 +65,7 @@ type Tree struct {
 // NewTree shows a view whose content chunks fetches. Closing the Tree closes
 // the view and leaves chunks alone. Of other snapshots it knows nothing, as those
 // that a Catalog opens do.
-func NewTree(v *metastore.View, c *Chunks) *Tree {
+func NewTree(v *view.View, c *Chunks) *Tree {
 	t := &Tree{view: v, chunks: c, writer: v.Snapshot().Writer}
 	t.ahead = newAhead(t)
 	t.release = func() error { t.ahead.close(); return v.Close() }
@@ -75,7 +76,7 @@ func NewTree(v *metastore.View, c *Chunks) *Tree {
 func (t *Tree) Close() error { return t.release() }
 
 // View is what the tree is made from. Closing the tree closes it.
-func (t *Tree) View() *metastore.View { return t.view }
+func (t *Tree) View() *view.View { return t.view }
 
 // Snapshot describes the snapshot.
 func (t *Tree) Snapshot() metastore.Snapshot { return t.view.Snapshot() }
@@ -91,22 +92,22 @@ func (t *Tree) Root() uint64 { return t.view.Root() }
 
 // Node returns the entry with an inode number; io/fs.ErrNotExist if there is
 // none. Hard links share one.
-func (t *Tree) Node(ctx context.Context, ino uint64) (metastore.Node, error) {
+func (t *Tree) Node(ctx context.Context, ino uint64) (view.Node, error) {
 	return t.view.Node(ctx, ino)
 }
 
 // Lookup returns the entry called name in a directory, io/fs.ErrNotExist if
 // there is none. In a directory that could not be read it fails with
 // ErrNotCaptured, because nobody knows; so it does for an Unknown entry.
-func (t *Tree) Lookup(ctx context.Context, dir uint64, name string) (metastore.Node, error) {
+func (t *Tree) Lookup(ctx context.Context, dir uint64, name string) (view.Node, error) {
 	n, err := t.view.Lookup(ctx, dir, name)
 	if err != nil {
 		if known := t.listable(ctx, dir); known != nil {
-			return metastore.Node{}, known
+			return view.Node{}, known
 		}
 	}
 	if err == nil && Unknown(n) {
-		return metastore.Node{}, fmt.Errorf("%s: %w", t.name(n), ErrNotCaptured)
+		return view.Node{}, fmt.Errorf("%s: %w", t.name(n), ErrNotCaptured)
 	}
 	return n, err
 }
@@ -114,7 +115,7 @@ func (t *Tree) Lookup(ctx context.Context, dir uint64, name string) (metastore.N
 // Unknown reports whether an entry could not be captured and yet would pass
 // for an empty file: nobody reads what has no bytes, so nobody would be told.
 // It is listed by its name and cannot be looked at.
-func Unknown(n metastore.Node) bool {
+func Unknown(n view.Node) bool {
 	return n.State == metastore.StateUnreadable && n.Type == metastore.Regular && n.Size == 0
 }
 
@@ -122,7 +123,7 @@ func Unknown(n metastore.Node) bool {
 // listing order; cookie 0 is the start, and each Node's Cookie continues after
 // it. No entries and no error mean the end. A directory that could not be read
 // fails with ErrNotCaptured: it is never shown as empty.
-func (t *Tree) ReadDir(ctx context.Context, dir, cookie uint64, n int) ([]metastore.Node, error) {
+func (t *Tree) ReadDir(ctx context.Context, dir, cookie uint64, n int) ([]view.Node, error) {
 	nodes, err := t.view.ReadDir(ctx, dir, cookie, n)
 	if err == nil && len(nodes) == 0 {
 		if err := t.listable(ctx, dir); err != nil {
@@ -134,7 +135,7 @@ func (t *Tree) ReadDir(ctx context.Context, dir, cookie uint64, n int) ([]metast
 
 // After returns the entries behind a Node's Cookie in the order in which whoever
 // copies the whole tree comes to them, up to n; none and no error is the end.
-func (t *Tree) After(ctx context.Context, cookie uint64, n int) ([]metastore.Node, error) {
+func (t *Tree) After(ctx context.Context, cookie uint64, n int) ([]view.Node, error) {
 	return t.view.After(ctx, cookie, n)
 }
 
@@ -147,7 +148,7 @@ func (t *Tree) listable(ctx context.Context, dir uint64) error {
 }
 
 // name spells an entry for messages, by its path and its snapshot.
-func (t *Tree) name(n metastore.Node) string {
+func (t *Tree) name(n view.Node) string {
 	at := ""
 	for deep := 0; n.Parent != 0 && deep < maxDepth; deep++ {
 		at = "/" + n.Name + at

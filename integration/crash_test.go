@@ -18,6 +18,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup"
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/dir"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
@@ -79,17 +80,17 @@ func crashBackup(store, state, recipient, source string, point func()) (err erro
 	if err != nil {
 		return err
 	}
-	index, err := metastore.OpenIndex(ctx, filepath.Join(state, "index.db"), metastore.Options{OnCommit: point})
+	x, err := index.Open(ctx, filepath.Join(state, "index.db"), index.Options{OnCommit: point})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, index.Close()) }()
+	defer func() { err = errors.Join(err, x.Close()) }()
 	disk, err := localfs.New()
 	if err != nil {
 		return err
 	}
 	_, err = backup.Run(ctx, backup.Config{
-		Store: s, Index: index, Source: disk, Writer: "tester", Hostname: "host", Version: "test",
+		Store: s, Index: x, Source: disk, Writer: "tester", Hostname: "host", Version: "test",
 		Recipients: []string{recipient}, Signer: signer,
 		Chunking: metastore.Chunking{Algorithm: "fastcdc-v1.0.0", Min: 256 << 10, Avg: 1 << 20, Max: 4 << 20, Secret: secret},
 		Level:    seal.Default, BlobSize: 1 << 20, Now: time.Now,

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -17,6 +18,10 @@ func TestTheHouseKeepsItsDependencies(t *testing.T) {
 		{"backup", "fs"}, {"fs", "backup"},
 		{"metastore", "remote"}, {"remote", "metastore"},
 		{"remote", "backup"}, {"remote", "fs"}, {"metastore", "backup"}, {"metastore", "fs"},
+		{"metastore/dump", "metastore/index"}, {"metastore/dump", "metastore/view"}, {"metastore/view", "metastore/index"},
+		{"metastore/index/clean", "metastore/index/snapshot"}, {"metastore/index/clean", "metastore/dump"}, {"metastore/index/clean", "metastore/view"},
+		{"metastore/index/snapshot", "metastore/index/clean"}, {"metastore/index/snapshot", "metastore/view"},
+		{"metastore/internal", "metastore/dump"}, {"metastore/internal", "metastore/index"}, {"metastore/internal", "metastore/view"},
 		{"backup", "cmd"}, {"fs", "cmd"}, {"remote", "cmd"}, {"metastore", "cmd"},
 		{"backup", "remote/s3"}, {"backup", "remote/dir"}, {"fs", "remote/s3"}, {"fs", "remote/dir"},
 	}
@@ -35,6 +40,9 @@ func TestTheHouseKeepsItsDependencies(t *testing.T) {
 	}
 	if len(imports) < 10 {
 		t.Fatalf("go list shows only %d packages", len(imports))
+	}
+	if words := reach(imports, "metastore", map[string]bool{}); len(words) > 0 {
+		t.Errorf("metastore has the words of the packages below it, and depends on %v", slices.Sorted(maps.Keys(words)))
 	}
 	for pkg := range imports {
 		for dep := range reach(imports, pkg, map[string]bool{}) {

@@ -25,6 +25,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup/localfs"
 	vfs "git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/mem"
 	"git.eeqj.de/sneak/vaultik/remote/prune"
@@ -145,13 +146,13 @@ func (m *yearMachine) setUp() {
 	must(t, m.y.store.Put(t.Context(), remote.SignatureKey(key), remote.SignCertificate(m.y.root, remote.Certificate{
 		N: 1, Key: signer.Public(), Role: remote.RoleWriter, Writer: m.name, From: 1,
 	})))
-	index, err := metastore.CreateIndex(t.Context(), filepath.Join(t.TempDir(), "index.db"), m.name, metastore.Options{})
+	x, err := index.Create(t.Context(), filepath.Join(t.TempDir(), "index.db"), m.name, index.Options{})
 	must(t, err)
-	t.Cleanup(func() { must(t, index.Close()) })
+	t.Cleanup(func() { must(t, x.Close()) })
 	source, err := localfs.New()
 	must(t, err)
 	m.config = backup.Config{
-		Store: m.y.net, Index: index, Source: source, Writer: m.name, Hostname: m.name, Version: "test",
+		Store: m.y.net, Index: x, Source: source, Writer: m.name, Hostname: m.name, Version: "test",
 		Recipients: []string{m.y.identity.Recipient().String()}, Signer: signer, Root: m.y.root.Public(), CompactPerRun: 1 << 20,
 		Chunking: metastore.Chunking{Algorithm: "fastcdc-v1.0.0", Min: 1 << 10, Avg: 4 << 10, Max: 16 << 10, Secret: make([]byte, 32)},
 		Level:    seal.Fastest, BlobSize: 32 << 10,

@@ -1,37 +1,31 @@
-// Package metastore keeps metadata in SQLite, on both sides of a store.
+// Package metastore holds the words of metadata: what is said about a [File] and
+// about a [Snapshot], the same on both sides of a store. The packages below it
+// keep them in SQLite:
 //
-// The writer's side is the [Index]: one database per writer that knows what
-// was backed up and where every chunk is. A [Run] records one backup in it:
+//	      writer                                   reader
 //
-//	Directory, Children      what the set's last run saw, to find what changed
-//	Chunk, Content, AddBlob  which chunks are stored, and where
-//	Record, Close, Gap       what the snapshot shows
-//	Missing, References      what the snapshot needs of the store
-//	WriteDump, Bases         the snapshot's metadata as SQL text, whole or as a difference
-//	SetIntent, Confirm       the commit, in two steps around the manifest's upload
+//	index                                    view
+//	one database per writer: what was        one database per snapshot: its tree,
+//	backed up, and where every chunk is      laid out to be listed and read fast
+//	  │                                        ▲
+//	  │ Run.WriteDump                          │ build.View
+//	  ▼                                        │
+//	dump ───────────── the store ──────────► view/build
+//	a snapshot's metadata as SQL text        reads and checks a dump
 //
-// The reader's side is the [View]: a private database built from a dump by
-// [BuildView], which parses the text and never executes it, and laid out for
-// looking up and listing directories fast.
+// What each of them is for:
 //
-// Between them is the dump, whose exact tables are in dump.sql and whose
-// grammar is that of [ParseDump]. Any sqlite3 program can load one.
+//   - index records runs and commits them in two steps. It is rebuilt out of
+//     views. index/snapshot finds out what a run's snapshot needs of the store
+//     and writes its dump; index/clean deletes what nothing needs.
+//   - dump is the text between the two: its tables, the writer that keeps to its
+//     limits, the parser of its grammar, and what a row may say. Any sqlite3
+//     program can load one; here none is ever executed.
+//   - view/build makes a view of a dump: all of it, or nothing.
+//   - view answers: entries by number and by name, listings, extents.
+//   - internal/sqlite has the connections and prepared statements of both.
+//   - gitignore has the patterns that a snapshot records; metatest makes views
+//     of literals, for tests.
 //
-// What the index promises:
-//
-//   - What is not committed can be taken back whole: after a crash at any
-//     moment it opens, says in its [Status] where it stands, and a rollback
-//     restores exactly what the last commit saw. Blobs that were uploaded stay
-//     known.
-//   - A chunk counts as stored only while a blob holds it that the newest
-//     manifest names, or that was uploaded since, and that every current
-//     recipient can read.
-//   - What an earlier run's snapshot showed never changes.
-//
-// What it does not: it does not survive being copied. Two copies of an index
-// that both upload would write different runs under one number; the writer
-// finds that out from the store. Nor does it lock: one process at a time may
-// write, and seeing to that is the caller's part.
-//
-// Metastore never talks to a store and knows no key.
+// None of them talks to a store or knows a key.
 package metastore

@@ -40,10 +40,17 @@ type Totals struct {
 // must not be able to make a backup fail by that.
 const MaxBytes = 1<<53 - 1
 
-// addBytes adds a file's size, of at least 0, to a sum.
-func addBytes(sum, size int64) int64 {
+// AddBytes adds a file's size, of at least 0, to a sum.
+func AddBytes(sum, size int64) int64 {
 	if size > MaxBytes-sum {
 		return MaxBytes
 	}
 	return sum + size
+}
+
+// BlobRef names a blob.
+type BlobRef struct {
+	Seq  int64
+	Hash [32]byte
+	Size int64 // bytes of the object
 }

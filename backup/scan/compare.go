@@ -9,6 +9,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // compare looks up what the last run recorded in this folder, of the names
@@ -38,7 +39,7 @@ func (s *Scanner) compare(ctx context.Context, f folder, children []child, after
 
 // resembles notes the version that is open so far, and whether the entry still
 // looks as it did then.
-func (c *child) resembles(v *metastore.Version) {
+func (c *child) resembles(v *index.Version) {
 	c.version = v
 	c.same = !v.Recheck && c.entry.Err == nil && source.Unchanged(c.entry.Stat, v.File.Stat) && v.File.Role == c.role &&
 		(c.entry.Type == metastore.Directory || v.File.State == c.state) // a folder's state shows in its mark

@@ -9,6 +9,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // folder is a directory being scanned.
@@ -43,10 +44,10 @@ type child struct {
 	place   *place
 	role    metastore.Role
 	state   metastore.State
-	version *metastore.Version // open so far, nil if none
-	moved   *metastore.Version // of the same entry where it was before, nil if it was not moved
-	ahead   *early             // of a folder: its listing, if it was begun early
-	path    int64              // path id, 0 if not known yet
+	version *index.Version // open so far, nil if none
+	moved   *index.Version // of the same entry where it was before, nil if it was not moved
+	ahead   *early         // of a folder: its listing, if it was begun early
+	path    int64          // path id, 0 if not known yet
 
 	movedPath int64 // of a folder: the path that it was moved from with the folder above it
 	tries     int   // of a folder: how often another one was found in its place
@@ -54,7 +55,7 @@ type child struct {
 }
 
 // folder scans a directory and everything below it.
-func (s *Scanner) folder(ctx context.Context, f folder, last metastore.DirectoryMark) error {
+func (s *Scanner) folder(ctx context.Context, f folder, last index.DirectoryMark) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func (s *Scanner) changes(ctx context.Context, f folder, l *listing) error {
 		if err != nil {
 			return err
 		}
-		upTo := metastore.LastName
+		upTo := index.LastName
 		if rest := len(l.names) - after - len(page); rest > 0 {
 			upTo = page[len(page)-1]
 		}

@@ -8,6 +8,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // volume is a mounted volume and its row in the index.
@@ -127,7 +128,7 @@ var stableInodes = []string{"btrfs", "ext4", "f2fs", "xfs", "zfs"}
 // inode, and all that is below it keeps names, inodes and time stamps: none of
 // that has to be read again. (A file that is moved on its own gets a new ctime,
 // as if it had been edited.)
-func (s *Scanner) movedFrom(ctx context.Context, c child, at metastore.DirectoryMark, where string) (path int64, err error) {
+func (s *Scanner) movedFrom(ctx context.Context, c child, at index.DirectoryMark, where string) (path int64, err error) {
 	if c.movedPath != 0 {
 		return c.movedPath, nil // with the folder above it
 	}
@@ -207,7 +208,7 @@ func (s *Scanner) follow(ctx context.Context, f folder, children []child, after,
 
 // sameElsewhere reports whether a version recorded at another path is the
 // entry's: the same inode, and of all but folders, unchanged.
-func (s *Scanner) sameElsewhere(ctx context.Context, f folder, c *child, v *metastore.Version) (bool, error) {
+func (s *Scanner) sameElsewhere(ctx context.Context, f folder, c *child, v *index.Version) (bool, error) {
 	e := &c.entry
 	if e.Type != v.File.Type || e.Inode != v.File.Inode || c.state != metastore.StateComplete || v.File.State != metastore.StateComplete {
 		return false, nil

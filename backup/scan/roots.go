@@ -12,6 +12,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // place is a node of the tree that the set's roots span from "/" down.
@@ -145,7 +146,7 @@ func (p *place) follow(names []string, i int, target string) string {
 // lastTarget looks up what the set's last run saw at a path: the target, if it
 // was a symbolic link.
 func (s *Scanner) lastTarget(ctx context.Context, names []string) (target string, known bool) {
-	id := metastore.RootPath
+	id := index.RootPath
 	for _, name := range names {
 		var err error
 		if id, err = s.Run.Path(ctx, id, name); err != nil {
@@ -188,7 +189,7 @@ func (s *Scanner) parents(ctx context.Context, f folder, at *place) error {
 // closeOthers closes what an earlier run had in this folder below roots that
 // the set no longer names.
 func (s *Scanner) closeOthers(ctx context.Context, f folder, at *place) error {
-	versions, err := s.Run.Children(ctx, f.path, "", metastore.LastName)
+	versions, err := s.Run.Children(ctx, f.path, "", index.LastName)
 	if err != nil {
 		return err
 	}

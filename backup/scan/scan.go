@@ -32,6 +32,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/backup/exclude"
 	"git.eeqj.de/sneak/vaultik/backup/source"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // ErrNoRoots: none of the set's paths exists.
@@ -40,7 +41,7 @@ var ErrNoRoots = errors.New("none of the set's paths could be read")
 // Config wires a scan. All fields are needed.
 type Config struct {
 	Source  source.FS
-	Run     *metastore.Run // what it compares with, and closes paths in
+	Run     *index.Run // what it compares with, and closes paths in
 	Matcher *exclude.Matcher
 	Set     string
 	Roots   []string // absolute paths
@@ -144,7 +145,7 @@ func (s *Scanner) Walk(ctx context.Context) error {
 // Reread emits a regular file once more, of which the recorded content was lost.
 // Each of its names reads for itself, or the lost content would be taken for its
 // own twin.
-func (s *Scanner) Reread(ctx context.Context, dir source.Dir, where string, e source.Entry, m metastore.MissingFile) error {
+func (s *Scanner) Reread(ctx context.Context, dir source.Dir, where string, e source.Entry, m index.MissingFile) error {
 	v, err := s.volume(ctx, e.Dev, where)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -131,10 +131,10 @@ func (a *app) sayWaits(w *writing, n int, key remote.PublicKey, next remote.Seq,
 
 // indexedRun is the next run as the writer's index knows it.
 func indexedRun(ctx context.Context, dir, writer string) (_ remote.Seq, err error) {
-	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, state.IndexFile), metastore.Options{})
+	x, err := index.Open(ctx, filepath.Join(dir, state.IndexFile), index.Options{})
 	if err != nil {
 		return 0, lost("index", writer, err)
 	}
-	defer func() { err = errors.Join(err, index.Close()) }()
-	return signing.NextRun(ctx, index)
+	defer func() { err = errors.Join(err, x.Close()) }()
+	return signing.NextRun(ctx, x)
 }

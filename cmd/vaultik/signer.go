@@ -9,7 +9,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/signing"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -20,7 +20,7 @@ import (
 //
 // A machine whose first key waits for the kit's word is only warned: the
 // certificate will cover what was made before it.
-func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index *metastore.Index) (none remote.SigningKey, err error) {
+func (a *app) signer(ctx context.Context, w *writing, store remote.Store, x *index.Index) (none remote.SigningKey, err error) {
 	writer, first := w.conf.Writer.String(), w.config.Store == nil // several sets are told once
 	dir := filepath.Join(w.where.State, writer)
 	current, lostKey := signing.ReadKey(filepath.Join(dir, state.SigningKeyFile))
@@ -37,7 +37,7 @@ func (a *app) signer(ctx context.Context, w *writing, store remote.Store, index 
 	if w.conf.RootKey.IsZero() && lostKey == nil {
 		return current, nil // whom readers trust is somebody else's business
 	}
-	seq, err := signing.NextRun(ctx, index)
+	seq, err := signing.NextRun(ctx, x)
 	if err != nil {
 		return none, err
 	}

@@ -18,6 +18,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
@@ -219,18 +220,18 @@ func (a *app) wire(ctx context.Context, w *writing) error {
 			}
 		}
 	}
-	index, err := metastore.OpenIndex(ctx, filepath.Join(dir, state.IndexFile), metastore.Options{})
+	x, err := index.Open(ctx, filepath.Join(dir, state.IndexFile), index.Options{})
 	if err != nil {
 		return lost("index", writer, err)
 	}
-	w.closes = append(w.closes, index.Close)
-	signer, err := a.signer(ctx, w, store, index)
+	w.closes = append(w.closes, x.Close)
+	signer, err := a.signer(ctx, w, store, x)
 	if err != nil {
 		return err
 	}
 	b := buildInfo()
 	w.config = backup.Config{
-		Store: store, Index: index, Source: disk, Writer: writer, Hostname: host,
+		Store: store, Index: x, Source: disk, Writer: writer, Hostname: host,
 		Version: b.Version, Revision: b.Revision, Recipients: w.conf.PublicKeys(), Signer: signer,
 		Chunking: metastore.Chunking{Algorithm: chunker, Min: chunkMin, Avg: chunkAvg, Max: chunkMax, Secret: secret},
 		Level:    seal.Level(w.conf.Compression), BlobSize: blobSize, Now: a.now,

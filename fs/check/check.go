@@ -31,7 +31,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -268,7 +268,7 @@ func fatal(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, remote.ErrNoStore) || errors.Is(err, remote.ErrDenied) || errors.Is(err, fs.ErrClosed)
 }
 
-func blobKey(writer string, b metastore.BlobInfo) string {
+func blobKey(writer string, b view.BlobInfo) string {
 	return remote.BlobKey(writer, remote.Seq(b.Seq), b.Hash)
 }
 

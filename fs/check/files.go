@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // content is one of which something is damaged.
@@ -49,7 +49,7 @@ func (c *checker) files(ctx context.Context, s fs.Snapshot, t *fs.Tree, bad []da
 
 // contentsOf returns the contents that have damaged chunks, by id.
 func contentsOf(ctx context.Context, t *fs.Tree, bad []damaged) (contents []content, err error) {
-	err = t.ContentPieces(ctx, func(p metastore.ContentPiece) error {
+	err = t.ContentPieces(ctx, func(p view.ContentPiece) error {
 		if p.Chunk == 0 {
 			return nil
 		}
@@ -82,7 +82,7 @@ type paths struct {
 	path string // of dir, with a slash at the end
 }
 
-func (p *paths) of(ctx context.Context, n *metastore.Node) (string, error) {
+func (p *paths) of(ctx context.Context, n *view.Node) (string, error) {
 	if n.Parent == 0 {
 		return "/", nil
 	}

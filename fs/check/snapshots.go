@@ -7,14 +7,14 @@ import (
 	"slices"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
 
 // use is a blob as a snapshot's dump names it.
 type use struct {
-	metastore.BlobInfo
+	view.BlobInfo
 	key   string
 	state *state // nil: nobody said that it is damaged
 	wrong error  // what the dump says of it cannot be
@@ -107,7 +107,7 @@ func (c *checker) uses(ctx context.Context, s fs.Snapshot, t *fs.Tree) (map[int6
 	}
 	uses := make(map[int64]*use)
 	var unknown []named
-	err = t.Blobs(ctx, func(id int64, b metastore.BlobInfo) error {
+	err = t.Blobs(ctx, func(id int64, b view.BlobInfo) error {
 		u := &use{BlobInfo: b, key: blobKey(s.Writer, b)}
 		uses[id] = u
 		if u.state = c.states[u.key]; u.state != nil || c.lost != nil {
@@ -166,7 +166,7 @@ func (c *checker) places(ctx context.Context, t *fs.Tree, uses map[int64]*use) (
 		blob.Chunk
 	}
 	untold := make(map[*use][]claim) // in blobs that do not say what is in them
-	err = t.Chunks(ctx, func(k *metastore.StoredChunk) error {
+	err = t.Chunks(ctx, func(k *view.StoredChunk) error {
 		u := uses[k.BlobID]
 		if c.sound(u, k) {
 			return nil
@@ -204,7 +204,7 @@ func (c *checker) places(ctx context.Context, t *fs.Tree, uses map[int64]*use) (
 }
 
 // sound reports whether a chunk is in its place.
-func (c *checker) sound(u *use, k *metastore.StoredChunk) bool {
+func (c *checker) sound(u *use, k *view.StoredChunk) bool {
 	switch {
 	case u == nil:
 		return false
@@ -214,7 +214,7 @@ func (c *checker) sound(u *use, k *metastore.StoredChunk) bool {
 	return u.wrong == nil && u.state.has(c.fingerprint(chunkAt(k)))
 }
 
-func chunkAt(k *metastore.StoredChunk) blob.Chunk {
+func chunkAt(k *view.StoredChunk) blob.Chunk {
 	return blob.Chunk{ID: k.Hash, FrameOffset: k.FrameOffset, FrameLength: k.FrameLength, Offset: k.FrameStart, Length: k.Size}
 }
 
@@ -224,7 +224,7 @@ func (c *checker) heal(ctx context.Context, t *fs.Tree, bad []damaged) error {
 		return nil
 	}
 	writer, at := t.Snapshot().Writer, 0
-	return t.Chunks(ctx, func(k *metastore.StoredChunk) error {
+	return t.Chunks(ctx, func(k *view.StoredChunk) error {
 		for at < len(bad) && bad[at].id < k.ID {
 			at++
 		}
@@ -232,8 +232,8 @@ func (c *checker) heal(ctx context.Context, t *fs.Tree, bad []damaged) error {
 			return nil
 		}
 		var failed error
-		x := metastore.Extent{Length: k.Size, Chunk: k.Hash, ChunkSize: k.Size, Lost: true}
-		_ = t.Elsewhere(ctx, x, func(y metastore.Extent) bool { // a dump that cannot be loaded has its own finding
+		x := view.Extent{Length: k.Size, Chunk: k.Hash, ChunkSize: k.Size, Lost: true}
+		_ = t.Elsewhere(ctx, x, func(y view.Extent) bool { // a dump that cannot be loaded has its own finding
 			bad[at].healed, failed = c.there(ctx, writer, y)
 			return failed == nil && !bad[at].healed
 		})
@@ -245,7 +245,7 @@ func (c *checker) heal(ctx context.Context, t *fs.Tree, bad []damaged) error {
 }
 
 // there reports whether a chunk is in a place.
-func (c *checker) there(ctx context.Context, writer string, x metastore.Extent) (bool, error) {
+func (c *checker) there(ctx context.Context, writer string, x view.Extent) (bool, error) {
 	key := blobKey(writer, x.Blob)
 	if c.lost != nil {
 		return !c.lost[key], nil

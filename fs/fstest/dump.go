@@ -9,6 +9,9 @@ import (
 	"filippo.io/age"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
+	"git.eeqj.de/sneak/vaultik/metastore/view/build"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -26,7 +29,7 @@ type dumpPart struct {
 	d *dumpWriter
 }
 
-func (d *dumpWriter) next(int) (metastore.PartWriter, error) {
+func (d *dumpWriter) next(int) (dump.PartWriter, error) {
 	p, err := seal.NewPart([]age.Recipient{d.w.Identity.Recipient()}, seal.Fastest)
 	return &dumpPart{p, d}, err
 }
@@ -48,7 +51,7 @@ func (p *dumpPart) Close() error {
 
 // View builds the view of a snapshot as a catalog does, but without trusting
 // or caching anything.
-func (w *World) View(m *remote.Manifest) *metastore.View {
+func (w *World) View(m *remote.Manifest) *view.View {
 	w.t.Helper()
 	v, err := w.view(w.t.Context(), m)
 	if err != nil {
@@ -57,20 +60,20 @@ func (w *World) View(m *remote.Manifest) *metastore.View {
 	return v
 }
 
-func (w *World) view(ctx context.Context, m *remote.Manifest) (*metastore.View, error) {
-	parts := make([]metastore.Part, len(m.Dumps))
+func (w *World) view(ctx context.Context, m *remote.Manifest) (*view.View, error) {
+	parts := make([]build.Part, len(m.Dumps))
 	for i, d := range m.Dumps {
-		parts[i] = metastore.Part{Open: func(ctx context.Context) (io.ReadCloser, error) { return w.dump(ctx, m.Writer, d) }}
+		parts[i] = build.Part{Open: func(ctx context.Context) (io.ReadCloser, error) { return w.dump(ctx, m.Writer, d) }}
 	}
-	want := metastore.Expected{ID: m.Snapshot, Writer: m.Writer, Set: m.Set, Seq: int64(m.Seq), Totals: metastore.Totals{
+	want := build.Expected{ID: m.Snapshot, Writer: m.Writer, Set: m.Set, Seq: int64(m.Seq), Totals: metastore.Totals{
 		Files: m.Rows.Files, Bytes: m.Totals.Bytes, Volumes: m.Rows.Volumes, Paths: m.Rows.Paths, Xattrs: m.Rows.Xattrs,
 		Contents: m.Rows.Contents, FileChunks: m.Rows.FileChunks, Chunks: m.Rows.Chunks, Blobs: m.Rows.Blobs, BlobChunks: m.Rows.BlobChunks,
 	}}
 	at := filepath.Join(w.t.TempDir(), "view.db")
-	if err := metastore.BuildView(ctx, at, parts, want); err != nil {
+	if err := build.View(ctx, at, parts, want); err != nil {
 		return nil, err
 	}
-	return metastore.OpenView(ctx, at)
+	return view.Open(ctx, at)
 }
 
 // Reseal replaces a part of a snapshot's dump by the same text, encrypted

@@ -10,13 +10,14 @@ import (
 	"filippo.io/age"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
 
 // record writes the tree into the run and its new chunks into blobs.
-func (w *World) record(ctx context.Context, name string, run *metastore.Run, tree []Entry) error {
+func (w *World) record(ctx context.Context, name string, run *index.Run, tree []Entry) error {
 	p := packer{w: w, writer: name, run: run}
 	volume, err := run.Volume(ctx, "ext4", 1, "/")
 	if err != nil {
@@ -55,7 +56,7 @@ func (w *World) record(ctx context.Context, name string, run *metastore.Run, tre
 		}
 	}
 	for at, id := range paths {
-		open, err := run.Children(ctx, id, "", metastore.LastName)
+		open, err := run.Children(ctx, id, "", index.LastName)
 		if err != nil {
 			return err
 		}
@@ -74,7 +75,7 @@ func (w *World) record(ctx context.Context, name string, run *metastore.Run, tre
 type packer struct {
 	w      *World
 	writer string
-	run    *metastore.Run
+	run    *index.Run
 
 	frame []byte
 	tiles []blob.FrameChunk
@@ -83,11 +84,11 @@ type packer struct {
 }
 
 func (p *packer) content(ctx context.Context, pieces []Piece) (int64, error) {
-	var chunks []metastore.ContentChunk
+	var chunks []index.ContentChunk
 	at := int64(0)
 	for _, piece := range pieces {
 		if len(piece.Data) == 0 {
-			chunks = append(chunks, metastore.ContentChunk{Offset: at, Length: piece.Hole})
+			chunks = append(chunks, index.ContentChunk{Offset: at, Length: piece.Hole})
 			at += piece.Hole
 			continue
 		}
@@ -95,7 +96,7 @@ func (p *packer) content(ctx context.Context, pieces []Piece) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		chunks = append(chunks, metastore.ContentChunk{Offset: at, Length: int64(len(piece.Data)), Chunk: id})
+		chunks = append(chunks, index.ContentChunk{Offset: at, Length: int64(len(piece.Data)), Chunk: id})
 		at += int64(len(piece.Data))
 	}
 	return p.run.Content(ctx, chunks, 0)
@@ -151,13 +152,13 @@ func (p *packer) upload(ctx context.Context) error {
 		return err
 	}
 	p.w.put(remote.BlobKey(p.writer, remote.Seq(p.run.Seq()), b.Hash), b.Object)
-	var chunks []metastore.BlobChunk
+	var chunks []index.BlobChunk
 	for _, c := range b.Chunks {
-		chunks = append(chunks, metastore.BlobChunk{
+		chunks = append(chunks, index.BlobChunk{
 			Chunk: p.ids[c.ID], FrameOffset: c.FrameOffset, FrameLength: c.FrameLength, Offset: c.Offset, Length: c.Length,
 		})
 	}
-	err = p.run.AddBlob(ctx, metastore.Blob{Hash: b.Hash, Size: int64(len(b.Object)), Header: b.Header}, chunks)
+	err = p.run.AddBlob(ctx, index.Blob{Hash: b.Hash, Size: int64(len(b.Object)), Header: b.Header}, chunks)
 	p.blob, p.ids = nil, nil
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"filippo.io/age"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 	"git.eeqj.de/sneak/vaultik/remote/mem"
@@ -37,7 +38,7 @@ type World struct {
 }
 
 type writer struct {
-	index    *metastore.Index
+	index    *index.Index
 	signer   remote.SigningKey
 	previous *remote.Hash
 }
@@ -66,7 +67,7 @@ func (w *World) writer(name string) *writer {
 	}
 	var n writer
 	var err error
-	if n.index, err = metastore.CreateIndex(w.t.Context(), filepath.Join(w.t.TempDir(), "index.db"), name, metastore.Options{}); err != nil {
+	if n.index, err = index.Create(w.t.Context(), filepath.Join(w.t.TempDir(), "index.db"), name, index.Options{}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { n.index.Close() })
@@ -104,7 +105,7 @@ func (w *World) snapshot(ctx context.Context, name, set string, tree []Entry) (*
 	w.taken++
 	id := fmt.Sprintf("%s-%s", name, started.Format("20060102-150405Z"))
 	recipient := w.Identity.Recipient()
-	run, err := n.index.Begin(ctx, metastore.RunInfo{
+	run, err := n.index.Begin(ctx, index.RunInfo{
 		Set: set, SnapshotID: id, Started: metastore.TimeOf(started), Recipients: seal.RecipientSet([]string{recipient.String()}),
 	})
 	if err != nil {
@@ -149,7 +150,7 @@ func (w *World) snapshot(ctx context.Context, name, set string, tree []Entry) (*
 	}
 	hash := remote.Sum(object)
 	signature := n.signer.Sign(object, remote.ManifestComment(name, m.Seq))
-	if err := run.SetIntent(ctx, metastore.Commit{Manifest: object, Signature: signature, Hash: hash}); err != nil {
+	if err := run.SetIntent(ctx, index.Commit{Manifest: object, Signature: signature, Hash: hash}); err != nil {
 		return nil, err
 	}
 	w.put(remote.SignatureKey(remote.ManifestKey(name, m.Seq)), signature)
@@ -160,7 +161,7 @@ func (w *World) snapshot(ctx context.Context, name, set string, tree []Entry) (*
 
 // findLost tells the index which blobs are not in the store as they were put
 // there. Their chunks are stored again if the tree has them.
-func (w *World) findLost(ctx context.Context, name string, run *metastore.Run) error {
+func (w *World) findLost(ctx context.Context, name string, run *index.Run) error {
 	blobs, err := run.Blobs(ctx)
 	if err != nil {
 		return err

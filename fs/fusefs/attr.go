@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // fill writes what stat(2) shows of a node.
-func fill(out *fuse.Attr, n *metastore.Node, base uint64) {
+func fill(out *fuse.Attr, n *view.Node, base uint64) {
 	*out = fuse.Attr{
 		Ino:   base | n.Ino,
 		Mode:  n.Type.Format() | n.Mode,
@@ -48,7 +49,7 @@ func fill(out *fuse.Attr, n *metastore.Node, base uint64) {
 }
 
 // entry answers a LOOKUP, alone or as part of READDIRPLUS.
-func (o *Owner) entry(out *fuse.EntryOut, n *metastore.Node, base, generation uint64) {
+func (o *Owner) entry(out *fuse.EntryOut, n *view.Node, base, generation uint64) {
 	out.NodeId = base | n.Ino
 	if out.NodeId != rootInode { // whose generation the kernel takes for 0
 		out.Generation = generation
@@ -110,12 +111,12 @@ func fillStatx(out *fuse.Statx, a *fuse.Attr) {
 }
 
 // node finds a node of a snapshot.
-func (f *fileSystem) node(cancel <-chan struct{}, ino uint64) (metastore.Node, uint64, error) {
+func (f *fileSystem) node(cancel <-chan struct{}, ino uint64) (view.Node, uint64, error) {
 	r := f.begin(cancel)
 	defer r.end()
 	t, base, done, err := f.use(r, ino)
 	if err != nil {
-		return metastore.Node{}, 0, err
+		return view.Node{}, 0, err
 	}
 	defer done()
 	n, err := t.Node(context.Background(), ino&inodeMask)

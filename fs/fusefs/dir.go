@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Offsets in a directory: 0 is the start, 1 after ".", 2 after "..", and the
@@ -184,7 +184,7 @@ func (l listing) addDots(ino, up, offset uint64) bool {
 	return true
 }
 
-func (l listing) addNode(n *metastore.Node, base uint64) bool {
+func (l listing) addNode(n *view.Node, base uint64) bool {
 	e := fuse.DirEntry{Name: n.Name, Ino: base | n.Ino, Mode: n.Type.Format(), Off: n.Cookie + dots}
 	if !l.plus {
 		return l.list.AddDirEntry(e)

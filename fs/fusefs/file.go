@@ -11,6 +11,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Open is answered ENOSYS: the kernel then opens files without asking, keeps
@@ -121,7 +122,7 @@ func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Statf
 }
 
 // find returns a node of a snapshot and its tree, which done gives back.
-func (f *fileSystem) find(r *request, ino uint64) (t *fs.Tree, n metastore.Node, done func(), err error) {
+func (f *fileSystem) find(r *request, ino uint64) (t *fs.Tree, n view.Node, done func(), err error) {
 	t, _, done, err = f.use(r, ino)
 	if err != nil {
 		return nil, n, nil, err

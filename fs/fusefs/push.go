@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // How far pushing goes.
@@ -93,7 +94,7 @@ func (p *pusher) knows(dir, base, slot uint64) {
 
 // begins is told of a READ, and returns what is to be called once it is
 // answered.
-func (p *pusher) begins(ino, base uint64, n *metastore.Node, off int64) (ends func()) {
+func (p *pusher) begins(ino, base uint64, n *view.Node, off int64) (ends func()) {
 	if p == nil {
 		return func() {}
 	}
@@ -188,7 +189,7 @@ func (p *pusher) step(ctx context.Context) bool {
 		return false
 	}
 	defer done()
-	var nodes []metastore.Node
+	var nodes []view.Node
 	if l.next == 0 {
 		nodes, err = t.ReadDir(ctx, l.dir&inodeMask, 0, 1)
 	} else {
@@ -231,7 +232,7 @@ func (p *pusher) pass(dir, slot uint64) {
 }
 
 // wants reports whether a file should be pushed, and passes it.
-func (p *pusher) wants(dir, base uint64, n *metastore.Node) bool {
+func (p *pusher) wants(dir, base uint64, n *view.Node) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.listed[dir]

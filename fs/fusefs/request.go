@@ -10,7 +10,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // patience is how long an interrupted request still tries. The Go runtime
@@ -97,7 +97,7 @@ func (f *fileSystem) status(err error) fuse.Status {
 		return fuse.OK
 	case errors.Is(err, errInterrupted):
 		return fuse.EINTR
-	case errors.Is(err, metastore.ErrNotDirectory):
+	case errors.Is(err, view.ErrNotDirectory):
 		return fuse.ENOTDIR
 	case errors.Is(err, fs.ErrIsDirectory):
 		return fuse.EISDIR

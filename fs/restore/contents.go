@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
@@ -129,7 +129,7 @@ func (c *content) blobs(whole context.Context) error {
 
 // blob fetches a blob and writes its uses, which come in parts. It calls
 // decrypted when a whole one takes only half the memory any more.
-func (c *content) blob(ctx context.Context, i int, n need, info metastore.BlobInfo, parts <-chan []use, decrypted func()) error {
+func (c *content) blob(ctx context.Context, i int, n need, info view.BlobInfo, parts <-chan []use, decrypted func()) error {
 	var once *fs.Download
 	if n.at != nil {
 		var spans []blob.Span
@@ -248,7 +248,7 @@ func (c *content) rescueFrames(ctx context.Context, frames iter.Seq[frame], caus
 func (c *content) rescue(ctx context.Context, uses []use, cause error) {
 	for uses := range chunksOf(uses) {
 		u := &uses[0]
-		x := metastore.Extent{
+		x := view.Extent{
 			Length: int64(u.length), Chunk: u.chunk, ChunkSize: int64(u.length),
 			FrameOffset: u.frame, FrameLength: int64(u.packed), FrameStart: u.start,
 		}

@@ -137,7 +137,7 @@ func (p *planner) condemn(ctx context.Context, f *folder, name string) (all bool
 	}
 	defer p.target.Put(d)
 	c := condemned{
-		where: f.where, below: f.below, root: f.root, dir: d, dev: d.Dev, view: &f.view, inside: f.included,
+		where: f.where, below: f.below, root: f.root, dir: d, dev: d.Dev, picks: &f.picks, inside: f.included,
 	}
 	return p.condemnEntry(ctx, &c, name, 0)
 }
@@ -148,7 +148,7 @@ type condemned struct {
 	where, below, root string
 	dir                *disk.Folder
 	dev                uint64
-	view               *view
+	picks              *picks
 	inside             bool
 }
 
@@ -163,7 +163,7 @@ func (p *planner) condemnEntry(ctx context.Context, c *condemned, name string, d
 	}
 	dir, regular := st.Mode&unix.S_IFMT == unix.S_IFDIR, st.Mode&unix.S_IFMT == unix.S_IFREG
 	switch {
-	case c.view.spares(name, dir, c.inside), regular && p.LargerThan > 0 && st.Size > p.LargerThan, p.isKept(st):
+	case c.picks.spares(name, dir, c.inside), regular && p.LargerThan > 0 && st.Size > p.LargerThan, p.isKept(st):
 		return false, ctx.Err()
 	case dir && st.Dev != c.dev, depth > maxDepth:
 		return false, ctx.Err() // something is mounted there
@@ -198,8 +198,8 @@ func (p *planner) condemnFolder(ctx context.Context, c *condemned, name string, 
 	}
 	defer dir.Close()
 	where := join(c.where, name)
-	view := p.pick.in(where, c.root)
-	sub := condemned{where, join(c.below, name), c.root, dir, c.dev, &view, true}
+	picks := p.pick.in(where, c.root)
+	sub := condemned{where, join(c.below, name), c.root, dir, c.dev, &picks, true}
 	all = true
 	for name, err := range dir.Names() {
 		if err != nil {

@@ -10,11 +10,12 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // entry plans for anything but a directory.
-func (p *planner) entry(ctx context.Context, f *folder, t *names, n *metastore.Node) error {
-	included, excluded := f.view.wants(n, f.included)
+func (p *planner) entry(ctx context.Context, f *folder, t *names, n *view.Node) error {
+	included, excluded := f.picks.wants(n, f.included)
 	if excluded {
 		p.tally.excluded.Add(1)
 		return nil
@@ -105,7 +106,7 @@ func (p *planner) entry(ctx context.Context, f *folder, t *names, n *metastore.N
 }
 
 // same is an entry that is there, though perhaps with other metadata.
-func (p *planner) same(n *metastore.Node, e entry, doing verdict) error {
+func (p *planner) same(n *view.Node, e entry, doing verdict) error {
 	p.tally.same.Add(1)
 	if doing == toFix {
 		e.flags |= fix
@@ -120,7 +121,7 @@ func (p *planner) same(n *metastore.Node, e entry, doing verdict) error {
 }
 
 // planLink counts a further name of an inode.
-func (p *planner) planLink(f *folder, n *metastore.Node, doing verdict, st *unix.Stat_t) {
+func (p *planner) planLink(f *folder, n *view.Node, doing verdict, st *unix.Stat_t) {
 	switch {
 	case doing != toMake:
 		p.tally.same.Add(1) // unless it turns out to be another inode
@@ -134,12 +135,12 @@ func (p *planner) planLink(f *folder, n *metastore.Node, doing verdict, st *unix
 }
 
 // mayMake reports whether whoever runs this may make such a thing.
-func (p *planner) mayMake(n *metastore.Node) bool {
+func (p *planner) mayMake(n *view.Node) bool {
 	return p.Root || n.Type != metastore.CharDev && n.Type != metastore.BlockDev
 }
 
 // captured reports whether the snapshot has what an entry consists of.
-func captured(n *metastore.Node) bool {
+func captured(n *view.Node) bool {
 	switch {
 	case n.State == metastore.StateUnreadable:
 		return false
@@ -151,7 +152,7 @@ func captured(n *metastore.Node) bool {
 	return n.Content != 0 || n.Size == 0
 }
 
-func notCaptured(n *metastore.Node) error {
+func notCaptured(n *view.Node) error {
 	if n.Errno != 0 {
 		return fmt.Errorf("%w (%w)", fs.ErrNotCaptured, syscall.Errno(n.Errno))
 	}
@@ -162,7 +163,7 @@ func notCaptured(n *metastore.Node) error {
 // the last door before names lead somewhere.
 func badName(name string) error {
 	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("%q is not a name: %w", name, metastore.ErrBadView)
+		return fmt.Errorf("%q is not a name: %w", name, view.ErrBad)
 	}
 	return nil
 }
@@ -194,7 +195,7 @@ func (r *run) stat(ctx context.Context, f *folder, name string) (st *unix.Stat_t
 }
 
 // compare decides about an entry that the target has: st is what it has.
-func (r *run) compare(ctx context.Context, f *folder, n *metastore.Node, st *unix.Stat_t) (verdict, error) {
+func (r *run) compare(ctx context.Context, f *folder, n *view.Node, st *unix.Stat_t) (verdict, error) {
 	if r.Overwrite == Always {
 		return toMake, nil
 	}
@@ -222,10 +223,10 @@ func (r *run) compare(ctx context.Context, f *folder, n *metastore.Node, st *uni
 }
 
 // keeps reports whether something different is kept.
-func (r *run) keeps(n *metastore.Node, st *unix.Stat_t) bool {
+func (r *run) keeps(n *view.Node, st *unix.Stat_t) bool {
 	return r.Overwrite == Never || r.Overwrite == IfNewer && !newer(n, st)
 }
 
-func newer(n *metastore.Node, st *unix.Stat_t) bool {
+func newer(n *view.Node, st *unix.Stat_t) bool {
 	return n.MTime.Sec > st.Mtim.Sec || n.MTime.Sec == st.Mtim.Sec && int64(n.MTime.Nsec) > st.Mtim.Nsec
 }

@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
 
@@ -68,7 +68,7 @@ func (c *content) hand(ctx context.Context, wait *sync.WaitGroup, work func()) {
 
 // parts fetches frames, as many at a time as are to be in memory, and has them
 // written.
-func (c *content) parts(ctx context.Context, info metastore.BlobInfo, uses []use) error {
+func (c *content) parts(ctx context.Context, info view.BlobInfo, uses []use) error {
 	var batch []frame
 	size, to := int64(0), int64(0)
 	for f := range framesOf(uses) {
@@ -86,7 +86,7 @@ func (c *content) parts(ctx context.Context, info metastore.BlobInfo, uses []use
 	return c.batch(ctx, info, batch)
 }
 
-func (c *content) batch(ctx context.Context, info metastore.BlobInfo, batch []frame) error {
+func (c *content) batch(ctx context.Context, info view.BlobInfo, batch []frame) error {
 	spans := make([]blob.Span, len(batch))
 	for i, f := range batch {
 		spans[i] = f.span
@@ -199,7 +199,7 @@ func (r *run) finishFile(ctx context.Context, dir, slot uint64) error {
 }
 
 // made counts an entry that is complete.
-func (r *run) made(n *metastore.Node, err error) error {
+func (r *run) made(n *view.Node, err error) error {
 	if err := r.told(n, err); err != nil {
 		return err
 	}

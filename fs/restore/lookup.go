@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"git.eeqj.de/sneak/vaultik/fs"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
@@ -44,13 +44,13 @@ func (r *run) lookUp(ctx context.Context, files []file) error {
 		}
 	}
 	rest := files
-	err := r.Tree.Pieces(ctx, contents, func(p metastore.Piece) error {
+	err := r.Tree.Pieces(ctx, contents, func(p view.Piece) error {
 		if l.content != p.Content {
 			if err := l.end(); err != nil {
 				return err
 			}
 			if rest = l.begin(p.Content, rest); len(l.files) == 0 {
-				return fmt.Errorf("a content that nobody asked for: %w", metastore.ErrBadView)
+				return fmt.Errorf("a content that nobody asked for: %w", view.ErrBad)
 			}
 		}
 		return l.piece(&p)
@@ -105,7 +105,7 @@ func (l *lookup) begin(content int64, files []file) (rest []file) {
 
 var errNoPieces = fmt.Errorf("its content list is missing: %w", remote.ErrCorrupt)
 
-func (l *lookup) piece(p *metastore.Piece) error {
+func (l *lookup) piece(p *view.Piece) error {
 	switch {
 	case l.err != nil:
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // folders makes the directories, and those that are there ready to be written
@@ -33,7 +34,7 @@ func (r *run) folders(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) folder(ctx context.Context, e *entry, n *metastore.Node) error {
+func (r *run) folder(ctx context.Context, e *entry, n *view.Node) error {
 	base := e.slot == r.place.base.Ino
 	if e.flags&exists == 0 && !base {
 		up, err := r.target.Get(ctx, e.dir)

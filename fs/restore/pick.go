@@ -13,6 +13,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/fs/restore/spool"
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/gitignore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // picker decides what of the snapshot is restored, and what of the target is
@@ -50,19 +51,19 @@ func newPicker(o *Options, p place) (picker, error) {
 	return k, nil
 }
 
-// view is what the picker says about the entries of one folder.
-type view struct {
+// picks is what the picker says about the entries of one folder.
+type picks struct {
 	include, exclude, backup *gitignore.Folder
 }
 
 // in prepares for a folder: where it is in the snapshot, and the set's path
 // that it is or is below, "" if it is above all of them.
-func (k *picker) in(where, root string) view {
+func (k *picker) in(where, root string) picks {
 	own := root
 	if k.top != "" {
 		own = k.top
 	}
-	v := view{include: folderOf(&k.include, where, own), exclude: folderOf(&k.exclude, where, own)}
+	v := picks{include: folderOf(&k.include, where, own), exclude: folderOf(&k.exclude, where, own)}
 	v.backup = folderOf(&k.backup, where, root)
 	return v
 }
@@ -79,7 +80,7 @@ func folderOf(l *gitignore.List, where, root string) *gitignore.Folder {
 
 // wants decides about an entry. inside says whether its folder is included.
 // An entry that is not included may hold one that is.
-func (v *view) wants(n *metastore.Node, inside bool) (included, excluded bool) {
+func (v *picks) wants(n *view.Node, inside bool) (included, excluded bool) {
 	dir := n.Type == metastore.Directory
 	if v.exclude != nil {
 		if matched, negated := v.exclude.Match(n.Name, dir); matched && !negated {
@@ -96,13 +97,13 @@ func (v *view) wants(n *metastore.Node, inside bool) (included, excluded bool) {
 
 // spares reports whether an entry of the target that the snapshot does not have
 // is to stay: the backup left such entries out, or the restore does.
-func (v *view) spares(name string, dir, inside bool) bool {
+func (v *picks) spares(name string, dir, inside bool) bool {
 	if v.backup != nil {
 		if matched, negated := v.backup.Match(name, dir); matched && !negated {
 			return true
 		}
 	}
-	included, excluded := v.wants(&metastore.Node{Name: name, File: metastore.File{Stat: metastore.Stat{Type: typeOf(dir)}}}, inside)
+	included, excluded := v.wants(&view.Node{Name: name, File: metastore.File{Stat: metastore.Stat{Type: typeOf(dir)}}}, inside)
 	return excluded || !included
 }
 
@@ -115,10 +116,10 @@ func typeOf(dir bool) metastore.Type {
 
 // place says what goes where.
 type place struct {
-	base   metastore.Node  // the directory that the target stands for
-	where  string          // base's path in the snapshot
-	root   string          // the set's path that base is or is below; "" if it is above all of them
-	single *metastore.Node // if not nil, nothing but this entry of base is restored
+	base   view.Node  // the directory that the target stands for
+	where  string     // base's path in the snapshot
+	root   string     // the set's path that base is or is below; "" if it is above all of them
+	single *view.Node // if not nil, nothing but this entry of base is restored
 }
 
 // locate finds a path in the snapshot. Symbolic links in it are not followed.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // page is how many entries of a directory are looked at in one go.
@@ -24,7 +25,7 @@ type planner struct {
 // folder is a directory on the way from the base to where the walk is.
 type folder struct {
 	up       *folder
-	node     metastore.Node
+	node     view.Node
 	where    string // in the snapshot
 	below    string // below the target folder
 	root     string // the set's path that it is or is below
@@ -32,7 +33,7 @@ type folder struct {
 	included bool
 	flags    uint8
 	listed   bool // is in dirs
-	view     view
+	picks    picks
 }
 
 func (r *run) plan(ctx context.Context) error {
@@ -59,7 +60,7 @@ func (p *planner) walk(ctx context.Context) error {
 		node: r.place.base, where: r.place.where, root: r.place.root, there: r.target.There(),
 		included: r.pick.include.Empty(),
 	}
-	f.view = r.pick.in(f.where, f.root)
+	f.picks = r.pick.in(f.where, f.root)
 	if r.place.single != nil {
 		f.listed = true // it is not restored itself
 		t, err := p.listing(ctx, f)
@@ -140,8 +141,8 @@ func (p *planner) folder(ctx context.Context, f *folder) error {
 }
 
 // directory plans for a subdirectory.
-func (p *planner) directory(ctx context.Context, up *folder, n *metastore.Node) error {
-	included, excluded := up.view.wants(n, up.included)
+func (p *planner) directory(ctx context.Context, up *folder, n *view.Node) error {
+	included, excluded := up.picks.wants(n, up.included)
 	if excluded {
 		p.tally.excluded.Add(1)
 		return nil
@@ -160,7 +161,7 @@ func (p *planner) directory(ctx context.Context, up *folder, n *metastore.Node) 
 	if n.Role == metastore.RoleRoot {
 		f.root = f.where
 	}
-	f.view = p.pick.in(f.where, f.root)
+	f.picks = p.pick.in(f.where, f.root)
 	st, there, err := p.stat(ctx, up, n.Name)
 	switch {
 	case err != nil:

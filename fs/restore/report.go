@@ -8,7 +8,7 @@ import (
 	"syscall"
 
 	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Problem is something that was not restored as the snapshot has it.
@@ -54,7 +54,7 @@ func (r *run) undescribed(dir, slot uint64, err error) {
 
 // told tells what is missing of the metadata of an entry that is there. Other
 // errors are returned.
-func (r *run) told(n *metastore.Node, err error) error {
+func (r *run) told(n *view.Node, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -116,14 +116,14 @@ func stepwise[T any](ctx context.Context, records iter.Seq2[*T, error], progress
 }
 
 // node returns an entry by its place.
-func (r *run) node(ctx context.Context, dir, slot uint64) (*metastore.Node, error) {
+func (r *run) node(ctx context.Context, dir, slot uint64) (*view.Node, error) {
 	if slot == r.Tree.Root() {
 		n, err := r.Tree.Node(ctx, slot)
 		return &n, err
 	}
 	nodes, err := r.Tree.ReadDir(ctx, dir, slot-1, 1)
 	if err == nil && len(nodes) == 0 {
-		err = fmt.Errorf("the snapshot's directory %d has no entry %d: %w", dir, slot, metastore.ErrBadView)
+		err = fmt.Errorf("the snapshot's directory %d has no entry %d: %w", dir, slot, view.ErrBad)
 	}
 	if err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.eeqj.de/sneak/vaultik/fs/restore/disk"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/blob"
 )
@@ -58,7 +58,7 @@ func (r *run) verify(ctx context.Context) error {
 // verified is an open file that is compared.
 type verified struct {
 	entry
-	node *metastore.Node
+	node *view.Node
 	file *disk.File // nil if it could not be opened
 	err  error
 }
@@ -90,7 +90,7 @@ func (r *run) verifyFiles(ctx context.Context, entries []entry) error {
 	}
 	slices.Sort(contents)
 	var buf []byte
-	err := r.Tree.Pieces(ctx, contents, func(p metastore.Piece) error {
+	err := r.Tree.Pieces(ctx, contents, func(p view.Piece) error {
 		for _, f := range byContent[p.Content] {
 			if f.err == nil {
 				buf, f.err = r.comparePiece(f.file, &p, buf)
@@ -121,7 +121,7 @@ func (r *run) openToVerify(ctx context.Context, f *verified) (*disk.File, error)
 }
 
 // comparePiece reads a piece of a file and compares it. buf is reused.
-func (r *run) comparePiece(f *disk.File, p *metastore.Piece, buf []byte) ([]byte, error) {
+func (r *run) comparePiece(f *disk.File, p *view.Piece, buf []byte) ([]byte, error) {
 	if p.Hole {
 		return buf, f.Zeros(p.Offset, p.Offset+p.Length)
 	}

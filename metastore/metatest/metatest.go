@@ -17,6 +17,9 @@ import (
 	"testing"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
+	"git.eeqj.de/sneak/vaultik/metastore/view/build"
 )
 
 // Tree is a snapshot written down.
@@ -32,7 +35,7 @@ type Tree struct {
 type Entry struct {
 	Path string // from "/" on, any bytes
 	metastore.File
-	Extents []metastore.Extent // of a regular file; Offset and ChunkSize are made up
+	Extents []view.Extent // of a regular file; Offset and ChunkSize are made up
 }
 
 // Dir is a directory, 0755, root's.
@@ -41,7 +44,7 @@ func Dir(path string) Entry {
 }
 
 // File is a regular file, 0644, root's.
-func File(path string, extents ...metastore.Extent) Entry {
+func File(path string, extents ...view.Extent) Entry {
 	return Entry{Path: path, File: metastore.File{Stat: metastore.Stat{Type: metastore.Regular, Mode: 0o644}}, Extents: extents}
 }
 
@@ -55,17 +58,17 @@ func Symlink(path, target string) Entry {
 
 // View builds the tree's view in a temporary folder and opens it until the
 // test ends.
-func View(t testing.TB, tree Tree) *metastore.View {
+func View(t testing.TB, tree Tree) *view.View {
 	t.Helper()
 	text, want := Dump(tree)
 	path := filepath.Join(t.TempDir(), "view.db")
-	parts := []metastore.Part{{Kind: metastore.Full, N: 1, Open: func(context.Context) (io.ReadCloser, error) {
+	parts := []build.Part{{Kind: dump.Full, N: 1, Open: func(context.Context) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(text)), nil
 	}}}
-	if err := metastore.BuildView(context.Background(), path, parts, want); err != nil {
+	if err := build.View(context.Background(), path, parts, want); err != nil {
 		t.Fatal(err)
 	}
-	v, err := metastore.OpenView(context.Background(), path)
+	v, err := view.Open(context.Background(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +81,7 @@ func View(t testing.TB, tree Tree) *metastore.View {
 }
 
 // Dump writes the tree as a full dump of one part.
-func Dump(tree Tree) (text []byte, want metastore.Expected) {
+func Dump(tree Tree) (text []byte, want build.Expected) {
 	d := dumper{
 		snapshot: complete(tree.Snapshot),
 		paths:    map[string]int64{}, links: map[link]int64{},
@@ -139,17 +142,17 @@ type link struct {
 
 type dumper struct {
 	snapshot metastore.Snapshot
-	want     metastore.Expected
+	want     build.Expected
 	paths    map[string]int64
 	links    map[link]int64 // contents
 	chunks   map[[32]byte]int64
 	blobs    map[[32]byte]int64
 	located  map[int64]bool // chunks
-	rows     [metastore.TableBlobChunks + 1][]string
+	rows     [dump.TableBlobChunks + 1][]string
 }
 
 // row adds a row of int64, []byte, string or nil, and returns its number.
-func (d *dumper) row(t metastore.Table, values ...any) int64 {
+func (d *dumper) row(t dump.Table, values ...any) int64 {
 	var b strings.Builder
 	for i, v := range values {
 		b.WriteString([]string{",", "("}[min(1, max(0, 1-i))])
@@ -171,18 +174,18 @@ func (d *dumper) row(t metastore.Table, values ...any) int64 {
 }
 
 // next is the id of a table's next row.
-func (d *dumper) next(t metastore.Table) int64 { return int64(len(d.rows[t])) + 1 }
+func (d *dumper) next(t dump.Table) int64 { return int64(len(d.rows[t])) + 1 }
 
 func (d *dumper) entry(e Entry) {
-	path := d.next(metastore.TablePaths)
+	path := d.next(dump.TablePaths)
 	d.paths[e.Path] = path
 	if e.Path == "/" {
-		d.row(metastore.TablePaths, path, int64(0), []byte{})
+		d.row(dump.TablePaths, path, int64(0), []byte{})
 		e.Role = cmp.Or(e.Role, metastore.RoleRoot)
 	} else {
-		d.row(metastore.TablePaths, path, d.paths[parent(e.Path)], []byte(e.Path[strings.LastIndexByte(e.Path, '/')+1:]))
+		d.row(dump.TablePaths, path, d.paths[parent(e.Path)], []byte(e.Path[strings.LastIndexByte(e.Path, '/')+1:]))
 	}
-	f, id := e.File, d.next(metastore.TableFiles)
+	f, id := e.File, d.next(dump.TableFiles)
 	f.State, f.Role = cmp.Or(f.State, metastore.StateComplete), cmp.Or(f.Role, metastore.RoleInside)
 	f.Volume, f.Nlink, f.Inode = cmp.Or(f.Volume, 1), cmp.Or(f.Nlink, 1), cmp.Or(f.Inode, 1_000_000+uint64(id))
 	var content, target any
@@ -194,29 +197,29 @@ func (d *dumper) entry(e Entry) {
 	if f.Type == metastore.Symlink {
 		target = []byte(f.Target)
 	}
-	if len(d.rows[metastore.TableVolumes]) < int(f.Volume) {
-		d.row(metastore.TableVolumes, f.Volume, "ext4", int64(f.Volume), []byte("/"))
+	if len(d.rows[dump.TableVolumes]) < int(f.Volume) {
+		d.row(dump.TableVolumes, f.Volume, "ext4", int64(f.Volume), []byte("/"))
 	}
-	d.row(metastore.TableFiles, id, path, string(f.Role), string(f.State), int64(f.Errno), string(rune(f.Type)),
+	d.row(dump.TableFiles, id, path, string(f.Role), string(f.State), int64(f.Errno), string(rune(f.Type)),
 		int64(f.Mode), int64(f.UID), int64(f.GID), []byte(f.User), []byte(f.Group), f.Size,
 		f.MTime.Sec, int64(f.MTime.Nsec), f.CTime.Sec, int64(f.CTime.Nsec), f.BTime.Sec, int64(f.BTime.Nsec),
 		f.Volume, int64(f.Inode), int64(f.Nlink), int64(f.RdevMajor), int64(f.RdevMinor), target, int64(f.Flags), content)
 	for _, x := range f.Xattrs {
-		d.row(metastore.TableXattrs, id, []byte(x.Name), x.Value)
+		d.row(dump.TableXattrs, id, []byte(x.Name), x.Value)
 	}
 }
 
 // content writes the pieces of a content unless an entry with the same inode
 // did, and returns the content's id and size.
-func (d *dumper) content(extents []metastore.Extent, inode link) (id, size int64) {
+func (d *dumper) content(extents []view.Extent, inode link) (id, size int64) {
 	for _, x := range extents {
 		size += x.Length
 	}
 	if id, known := d.links[inode]; known {
 		return id, size
 	}
-	id = d.next(metastore.TableContents)
-	d.row(metastore.TableContents, id)
+	id = d.next(dump.TableContents)
+	d.row(dump.TableContents, id)
 	d.links[inode] = id
 	offset := int64(0)
 	for _, x := range extents {
@@ -224,30 +227,30 @@ func (d *dumper) content(extents []metastore.Extent, inode link) (id, size int64
 		if !x.Hole {
 			chunk = d.chunk(x)
 		}
-		d.row(metastore.TableFileChunks, id, offset, x.Length, chunk)
+		d.row(dump.TableFileChunks, id, offset, x.Length, chunk)
 		offset += x.Length
 	}
 	return id, size
 }
 
-func (d *dumper) chunk(x metastore.Extent) int64 {
+func (d *dumper) chunk(x view.Extent) int64 {
 	id, known := d.chunks[x.Chunk]
 	if !known {
-		id = d.next(metastore.TableChunks)
+		id = d.next(dump.TableChunks)
 		d.chunks[x.Chunk] = id
-		d.row(metastore.TableChunks, id, x.Chunk[:], x.Length)
+		d.row(dump.TableChunks, id, x.Chunk[:], x.Length)
 	}
 	if x.Lost || d.located[id] {
 		return id
 	}
 	blob, known := d.blobs[x.Blob.Hash]
 	if !known {
-		blob = d.next(metastore.TableBlobs)
+		blob = d.next(dump.TableBlobs)
 		d.blobs[x.Blob.Hash] = blob
-		d.row(metastore.TableBlobs, blob, x.Blob.Hash[:], x.Blob.Seq, x.Blob.Size, x.Blob.Header, make([]byte, 32), int64(3), int64(0))
+		d.row(dump.TableBlobs, blob, x.Blob.Hash[:], x.Blob.Seq, x.Blob.Size, x.Blob.Header, make([]byte, 32), int64(3), int64(0))
 	}
 	d.located[id] = true
-	d.row(metastore.TableBlobChunks, id, blob, x.FrameOffset, x.FrameLength, x.FrameStart, x.Length)
+	d.row(dump.TableBlobChunks, id, blob, x.FrameOffset, x.FrameLength, x.FrameStart, x.Length)
 	return id
 }
 
@@ -260,23 +263,23 @@ func (d *dumper) text() []byte {
 		}
 		return out
 	}
-	d.row(metastore.TableSnapshots, s.Seq, s.ID, s.Writer, s.Set, []byte(s.Hostname),
+	d.row(dump.TableSnapshots, s.Seq, s.ID, s.Writer, s.Set, []byte(s.Hostname),
 		s.Started.Sec, int64(s.Started.Nsec), s.Finished.Sec, int64(s.Finished.Nsec), s.Version, s.Revision,
 		list(s.Roots), list(s.Excludes), list(s.Tags),
 		s.Chunking.Algorithm, int64(s.Chunking.Min), int64(s.Chunking.Avg), int64(s.Chunking.Max), s.Chunking.Secret,
 		s.NewFiles, s.NewBytes, s.StoredBytes)
 	d.want.ID, d.want.Writer, d.want.Set, d.want.Seq = s.ID, s.Writer, s.Set, s.Seq
-	count := func(t metastore.Table) int64 { return int64(len(d.rows[t])) }
+	count := func(t dump.Table) int64 { return int64(len(d.rows[t])) }
 	d.want.Totals = metastore.Totals{
-		Files: count(metastore.TableFiles), Bytes: d.want.Totals.Bytes,
-		Volumes: count(metastore.TableVolumes), Paths: count(metastore.TablePaths), Xattrs: count(metastore.TableXattrs),
-		Contents: count(metastore.TableContents), FileChunks: count(metastore.TableFileChunks),
-		Chunks: count(metastore.TableChunks), Blobs: count(metastore.TableBlobs), BlobChunks: count(metastore.TableBlobChunks),
+		Files: count(dump.TableFiles), Bytes: d.want.Totals.Bytes,
+		Volumes: count(dump.TableVolumes), Paths: count(dump.TablePaths), Xattrs: count(dump.TableXattrs),
+		Contents: count(dump.TableContents), FileChunks: count(dump.TableFileChunks),
+		Chunks: count(dump.TableChunks), Blobs: count(dump.TableBlobs), BlobChunks: count(dump.TableBlobChunks),
 	}
-	out := []byte("-- vaultik dump 1 full 1\nBEGIN;\n" + metastore.DumpSchema())
+	out := []byte("-- vaultik dump 1 full 1\nBEGIN;\n" + dump.Schema())
 	for t, rows := range d.rows {
 		for part := range slices.Chunk(rows, 100) {
-			out = fmt.Appendf(out, "INSERT INTO %s VALUES%s;\n", metastore.Table(t), strings.Join(part, ","))
+			out = fmt.Appendf(out, "INSERT INTO %s VALUES%s;\n", dump.Table(t), strings.Join(part, ","))
 		}
 	}
 	return append(out, "COMMIT;\n"...)

@@ -9,14 +9,15 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/metastore"
 	"git.eeqj.de/sneak/vaultik/metastore/metatest"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 func TestATreeWrittenDownCanBeLookedAt(t *testing.T) {
-	piece := metastore.Extent{
-		Length: 5, Chunk: [32]byte{1}, Blob: metastore.BlobInfo{Hash: [32]byte{2}, Seq: 1, Size: 1000, Header: 200},
+	piece := view.Extent{
+		Length: 5, Chunk: [32]byte{1}, Blob: view.BlobInfo{Hash: [32]byte{2}, Seq: 1, Size: 1000, Header: 200},
 		FrameOffset: 20, FrameLength: 14,
 	}
-	hole := metastore.Extent{Length: 1 << 20, Hole: true}
+	hole := view.Extent{Length: 1 << 20, Hole: true}
 	v := metatest.View(t, metatest.Tree{Entries: []metatest.Entry{
 		metatest.File("/home/ann/note", hole, piece),
 		metatest.File("/home/ann/empty"),
@@ -46,7 +47,7 @@ func TestATreeWrittenDownCanBeLookedAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	piece.Offset, piece.ChunkSize = 1<<20, 5
-	if diff := cmp.Diff([]metastore.Extent{hole, piece}, extents); diff != "" {
+	if diff := cmp.Diff([]view.Extent{hole, piece}, extents); diff != "" {
 		t.Error(diff)
 	}
 	if _, err := v.Lookup(t.Context(), home.Ino, "bob"); !errors.Is(err, fs.ErrNotExist) {

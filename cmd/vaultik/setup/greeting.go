@@ -9,7 +9,7 @@ import (
 
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 )
 
 // farewell says what was made and what to do now.
@@ -69,7 +69,7 @@ func (s *Plan) farewell() {
 }
 
 // welcomeBack says what was brought back, and what could not be.
-func (r *Revival) welcomeBack(s *Plan, index *metastore.Rebuilt, key NewKey) {
+func (r *Revival) welcomeBack(s *Plan, x *index.Rebuilt, key NewKey) {
 	u := r.UI
 	var names []string
 	for _, set := range s.sets {
@@ -85,7 +85,7 @@ func (r *Revival) welcomeBack(s *Plan, index *metastore.Rebuilt, key NewKey) {
 		Index   bool     `json:"index_rebuilt"`
 		Signer  string   `json:"signer"` // a new one; "" if the old one is there
 		NextRun uint64   `json:"next_run"`
-	}{"revived", s.Writer, s.URL.String(), s.Where.Config, s.stateDir(), append([]string{}, names...), index != nil, key.String(), uint64(r.firstFree())})
+	}{"revived", s.Writer, s.URL.String(), s.Where.Config, s.stateDir(), append([]string{}, names...), x != nil, key.String(), uint64(r.firstFree())})
 
 	u.Say("Writer:  %s", s.Writer)
 	u.Say("Store:   %s", s.URL)
@@ -94,9 +94,9 @@ func (r *Revival) welcomeBack(s *Plan, index *metastore.Rebuilt, key NewKey) {
 	for _, set := range s.sets {
 		u.Say("Set:     %s, as on %s: %s", set.Name, ui.When(r.newest[set.Name].Started.Time()), ui.Quote(strings.Join(set.Paths, " ")))
 	}
-	if index != nil {
-		u.Say("Index:   made anew from %s: %s, %s", r.Sources(*index),
-			ui.Plural(index.Entries, "entry", "entries"), ui.Plural(index.Blobs, "blob", "blobs"))
+	if x != nil {
+		u.Say("Index:   made anew from %s: %s, %s", r.Sources(*x),
+			ui.Plural(x.Entries, "entry", "entries"), ui.Plural(x.Blobs, "blob", "blobs"))
 	} else {
 		u.Say("Index:   was there")
 	}
@@ -129,7 +129,7 @@ func (r *Revival) SayKey(key NewKey) {
 }
 
 // Sources says from how many snapshots an index was made.
-func (r *Revival) Sources(made metastore.Rebuilt) string {
+func (r *Revival) Sources(made index.Rebuilt) string {
 	text := ui.Plural(made.Runs, "snapshot", "snapshots")
 	if len(r.lost) > 0 {
 		text += fmt.Sprintf(", %d of which without their metadata", len(r.lost))

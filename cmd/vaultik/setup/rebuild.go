@@ -14,16 +14,18 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
 // RebuildIndex makes the index anew, and moves away what is in its place, once the
 // new one is whole.
-func (r *Revival) RebuildIndex(ctx context.Context) (made metastore.Rebuilt, err error) {
+func (r *Revival) RebuildIndex(ctx context.Context) (made index.Rebuilt, err error) {
 	if err := state.MakePrivate(filepath.Dir(r.file(state.IndexFile))); err != nil {
 		return made, fmt.Errorf("make the writer's folder: %w", err)
 	}
-	b, err := metastore.RebuildIndex(ctx, r.file(state.IndexFile), r.Writer, metastore.Options{})
+	b, err := index.Rebuild(ctx, r.file(state.IndexFile), r.Writer, index.Options{})
 	if err != nil {
 		return made, err
 	}
@@ -44,19 +46,19 @@ func (r *Revival) RebuildIndex(ctx context.Context) (made metastore.Rebuilt, err
 	return b.Finish(ctx, live, lists)
 }
 
-func (r *Revival) add(ctx context.Context, b *metastore.Rebuilding, s fs.Snapshot) (err error) {
+func (r *Revival) add(ctx context.Context, b *index.Rebuilding, s fs.Snapshot) (err error) {
 	tree, err := r.open(ctx, s)
 	if err != nil {
 		return err
 	}
-	var view *metastore.View
+	var v *view.View
 	if tree != nil {
 		defer func() { err = errors.Join(err, tree.Close()) }()
-		view = tree.View()
+		v = tree.View()
 	}
-	return b.Add(ctx, metastore.Past{
+	return b.Add(ctx, index.Past{
 		Seq: int64(s.Seq), Set: s.Set, SnapshotID: s.ID, Started: metastore.TimeOf(s.Started), Hash: s.Hash,
-	}, view)
+	}, v)
 }
 
 // counted returns the blobs that the newest manifest refers to or pins, and
@@ -87,7 +89,7 @@ func (r *Revival) counted(ctx context.Context) (live []metastore.BlobRef, lists 
 
 // needIndex makes the index anew unless the one that is there goes on from
 // what the store has. nil: it does.
-func (r *Revival) needIndex(ctx context.Context) (*metastore.Rebuilt, error) {
+func (r *Revival) needIndex(ctx context.Context) (*index.Rebuilt, error) {
 	if r.unread != nil {
 		return nil, r.unread
 	}
@@ -154,20 +156,20 @@ func (r *Revival) firstFree() remote.Seq {
 }
 
 // standing is where the index stands; nil if there is none, or none of use.
-func (r *Revival) standing(ctx context.Context) (*metastore.Status, error) {
-	index, err := metastore.OpenIndex(ctx, r.file(state.IndexFile), metastore.Options{})
+func (r *Revival) standing(ctx context.Context) (*index.Status, error) {
+	x, err := index.Open(ctx, r.file(state.IndexFile), index.Options{})
 	if err == nil {
-		var status metastore.Status
-		if err = index.Verify(ctx); err == nil {
-			status, err = index.Status(ctx)
+		var status index.Status
+		if err = x.Verify(ctx); err == nil {
+			status, err = x.Status(ctx)
 		}
-		if err = errors.Join(err, index.Close()); err == nil {
+		if err = errors.Join(err, x.Close()); err == nil {
 			return &status, nil
 		}
 	}
 	switch {
 	case errors.Is(err, iofs.ErrNotExist):
-	case errors.Is(err, metastore.ErrNotIndex), errors.Is(err, metastore.ErrIndexDamaged), errors.Is(err, metastore.ErrIndexVersion):
+	case errors.Is(err, index.ErrNotIndex), errors.Is(err, index.ErrDamaged), errors.Is(err, index.ErrVersion):
 		r.UI.Warn("%v", err)
 	default:
 		return nil, err

@@ -14,6 +14,8 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/fs"
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/dump"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -31,10 +33,10 @@ type Revival struct {
 
 	store     stores.Store
 	unlock    func()
-	snapshots []fs.Snapshot     // retained ones, oldest first
-	next      remote.Seq        // the run that follows all those in the store
-	there     *metastore.Status // where the index that is there stands; nil if there is none, or none of use
-	unread    error             // why it could not be looked at, though it may be in order
+	snapshots []fs.Snapshot // retained ones, oldest first
+	next      remote.Seq    // the run that follows all those in the store
+	there     *index.Status // where the index that is there stands; nil if there is none, or none of use
+	unread    error         // why it could not be looked at, though it may be in order
 	views     *fs.Catalog
 	temp      string                        // of views
 	newest    map[string]metastore.Snapshot // of each set, as its metadata describe it
@@ -151,7 +153,7 @@ func (r *Revival) open(ctx context.Context, s fs.Snapshot) (*fs.Tree, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	for _, lost := range []error{remote.ErrCorrupt, fs.ErrLost, metastore.ErrBadDump, seal.ErrNoIdentity} {
+	for _, lost := range []error{remote.ErrCorrupt, fs.ErrLost, dump.ErrBad, seal.ErrNoIdentity} {
 		if errors.Is(err, lost) {
 			r.UI.Warn("the metadata of snapshot %s cannot be had, and are left out: %v", s.ID, err)
 			r.lost[s.Seq] = true

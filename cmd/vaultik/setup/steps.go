@@ -17,7 +17,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/kit"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 	"git.eeqj.de/sneak/vaultik/remote/seal"
 )
@@ -85,11 +85,11 @@ func (s *Plan) mine(ctx context.Context, key string, object []byte) (bool, error
 }
 
 func (s *Plan) makeIndex(ctx context.Context) error {
-	index, err := metastore.CreateIndex(ctx, filepath.Join(s.staging(), state.IndexFile), s.Writer, metastore.Options{})
+	x, err := index.Create(ctx, filepath.Join(s.staging(), state.IndexFile), s.Writer, index.Options{})
 	if err != nil {
 		return err
 	}
-	return index.Close()
+	return x.Close()
 }
 
 // certify signs the signing key with the root key, where there is one.

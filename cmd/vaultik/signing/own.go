@@ -17,7 +17,7 @@ import (
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/state"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/stores"
 	"git.eeqj.de/sneak/vaultik/cmd/vaultik/ui"
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/index"
 	"git.eeqj.de/sneak/vaultik/remote"
 )
 
@@ -49,8 +49,8 @@ func Adopt(dir string) error {
 
 // NextRun is the number of the next run that is signed: an intent on file is
 // signed already.
-func NextRun(ctx context.Context, index *metastore.Index) (remote.Seq, error) {
-	status, err := index.Status(ctx)
+func NextRun(ctx context.Context, x *index.Index) (remote.Seq, error) {
+	status, err := x.Status(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read the index: %w", err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // foldersKept bounds how many directories of the target are held open that
@@ -46,7 +46,7 @@ func (t *Target) locked(ctx context.Context, ino uint64) (*Folder, error) {
 	}
 	// From here up to a directory that is open, and down again: a chain may be
 	// longer than there are descriptors.
-	var chain []metastore.Node
+	var chain []view.Node
 	var d *Folder
 	for at := ino; d == nil; {
 		if d = t.open[at]; d != nil {
@@ -65,7 +65,7 @@ func (t *Target) locked(ctx context.Context, ino uint64) (*Folder, error) {
 			return nil, err
 		}
 		if n.Parent == 0 || len(chain) >= maxDepth {
-			return nil, fmt.Errorf("directory %d is not below %d: %w", ino, t.base, metastore.ErrBadView)
+			return nil, fmt.Errorf("directory %d is not below %d: %w", ino, t.base, view.ErrBad)
 		}
 		chain = append(chain, n)
 		at = n.Parent

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Stat examines an entry, not what a link leads to; there is false if there is
@@ -57,7 +58,7 @@ func (d *Folder) Names() iter.Seq2[string, error] {
 }
 
 // Same reports whether what is there, with st, is taken for what the snapshot has.
-func (d *Folder) Same(n *metastore.Node, st *unix.Stat_t) (bool, error) {
+func (d *Folder) Same(n *view.Node, st *unix.Stat_t) (bool, error) {
 	if st.Mode&unix.S_IFMT != n.Type.Format() {
 		return false, nil
 	}
@@ -77,14 +78,14 @@ func (d *Folder) Same(n *metastore.Node, st *unix.Stat_t) (bool, error) {
 	return true, nil
 }
 
-func sameTime(n *metastore.Node, st *unix.Stat_t) bool {
+func sameTime(n *view.Node, st *unix.Stat_t) bool {
 	return st.Mtim.Sec == n.MTime.Sec && st.Mtim.Nsec == int64(n.MTime.Nsec)
 }
 
 // Described reports whether what is there, with st, has the right metadata, as
 // far as whoever runs this can set it. The attributes of what has none in the
 // snapshot are looked at for directories only.
-func (d *Folder) Described(ctx context.Context, n *metastore.Node, st *unix.Stat_t) (bool, error) {
+func (d *Folder) Described(ctx context.Context, n *view.Node, st *unix.Stat_t) (bool, error) {
 	owner, group := d.t.me.owner(n)
 	if owner >= 0 && uint32(owner) != st.Uid || group >= 0 && uint32(group) != st.Gid || !sameTime(n, st) {
 		return false, nil
@@ -108,7 +109,7 @@ func (d *Folder) Described(ctx context.Context, n *metastore.Node, st *unix.Stat
 }
 
 // DescribedItself is Described for the folder itself.
-func (d *Folder) DescribedItself(ctx context.Context, n *metastore.Node) (bool, error) {
+func (d *Folder) DescribedItself(ctx context.Context, n *view.Node) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(d.fd, &st); err != nil {
 		return false, fmt.Errorf("examine the folder: %w", err)
@@ -161,7 +162,7 @@ type File struct{ fd int }
 
 // OpenFile opens a regular file to read back what was written of n. What is in
 // memory of it is dropped, for that says nothing about the disk.
-func (d *Folder) OpenFile(n *metastore.Node) (*File, error) {
+func (d *Folder) OpenFile(n *view.Node) (*File, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Openat(d.fd, n.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	})

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // Mkdir makes a directory for nobody else to look into as yet; ino is its
@@ -58,7 +58,7 @@ func (d *Folder) MayWrite() error {
 // Prepare gives a folder its metadata, but for the right to write into it, before
 // anything is in it. If the run is interrupted, the next one finds it there and
 // leaves it as it is.
-func (d *Folder) Prepare(ctx context.Context, n *metastore.Node) error {
+func (d *Folder) Prepare(ctx context.Context, n *view.Node) error {
 	d.plain = false
 	open := *n
 	open.Mode |= 0o700
@@ -67,10 +67,10 @@ func (d *Folder) Prepare(ctx context.Context, n *metastore.Node) error {
 
 // Describe gives a folder its metadata but for its time. One that is there already
 // may have anything, a fresh one has no attributes.
-func (d *Folder) Describe(ctx context.Context, n *metastore.Node, fresh bool) error {
+func (d *Folder) Describe(ctx context.Context, n *view.Node, fresh bool) error {
 	return d.t.apply(ctx, subject{fd: d.fd, made: d.plain && fresh, mode: d.t.me.masked(0o700)}, n)
 }
 
 // Touch sets the modification time of the entry n, or of the folder itself if
 // name is ".".
-func (d *Folder) Touch(name string, n *metastore.Node) error { return touch(d.fd, name, n) }
+func (d *Folder) Touch(name string, n *view.Node) error { return touch(d.fd, name, n) }

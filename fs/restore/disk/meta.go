@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // identity is as whom the program runs.
@@ -59,7 +60,7 @@ func whoami(root bool) (identity, error) {
 
 // owner is who gets an entry, -1 for a part that stays as it is: only root gives
 // files away, others may choose among their own groups.
-func (me *identity) owner(n *metastore.Node) (uid, gid int) {
+func (me *identity) owner(n *view.Node) (uid, gid int) {
 	if me.root {
 		return int(n.UID), int(n.GID)
 	}
@@ -74,7 +75,7 @@ func (me *identity) owner(n *metastore.Node) (uid, gid int) {
 }
 
 // mode is the permission bits that an entry gets.
-func (me *identity) mode(n *metastore.Node) uint32 {
+func (me *identity) mode(n *view.Node) uint32 {
 	if me.root {
 		return n.Mode
 	}
@@ -87,7 +88,7 @@ func (me *identity) maySet(name string) bool {
 }
 
 // owned reports whether what is made belongs to whom it should.
-func (me *identity) owned(n *metastore.Node) bool {
+func (me *identity) owned(n *view.Node) bool {
 	uid, gid := me.owner(n)
 	return (uid < 0 || uint32(uid) == me.uid) && (gid < 0 || uint32(gid) == me.gid)
 }
@@ -108,7 +109,7 @@ type subject struct {
 // apply sets owner, attributes and mode, in this order: a new owner takes the
 // setuid bit and capabilities away, and an ACL changes the mode. What fails is
 // returned, joined, when the rest is done.
-func (t *Target) apply(ctx context.Context, s subject, n *metastore.Node) error {
+func (t *Target) apply(ctx context.Context, s subject, n *view.Node) error {
 	var failed []error
 	uid, gid := t.me.owner(n)
 	if uid < 0 || gid < 0 {
@@ -151,7 +152,7 @@ func (s subject) chmod(mode uint32) error {
 
 // attributes sets the snapshot's attributes and removes others that a person
 // can set.
-func (t *Target) attributes(ctx context.Context, s subject, n *metastore.Node) (failed []error) {
+func (t *Target) attributes(ctx context.Context, s subject, n *view.Node) (failed []error) {
 	var want []metastore.Xattr
 	if n.HasXattrs {
 		var err error
@@ -221,7 +222,7 @@ func surplusXattrs(at string, want []metastore.Xattr, root bool) (surplus []stri
 }
 
 // touch sets an entry's modification time. When it was read last nobody knows.
-func touch(dirfd int, name string, n *metastore.Node) error {
+func touch(dirfd int, name string, n *view.Node) error {
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: n.MTime.Sec, Nsec: int64(n.MTime.Nsec)}}
 	if err := unix.UtimesNanoAt(dirfd, name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("set its time: %w", err)

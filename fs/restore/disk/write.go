@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.eeqj.de/sneak/vaultik/metastore"
+	"git.eeqj.de/sneak/vaultik/metastore/view"
 )
 
 // WriteFile writes a file that has one piece of data, or none.
-func (d *Folder) WriteFile(ctx context.Context, n *metastore.Node, data []byte, off int64) (err error) {
+func (d *Folder) WriteFile(ctx context.Context, n *view.Node, data []byte, off int64) (err error) {
 	s, mode := subject{made: d.plain}, uint32(0o600)
 	if want := d.t.me.mode(n); d.plain && d.t.me.owned(n) && !n.HasXattrs && want&^0o777 == 0 && d.t.me.masked(want) == want {
 		mode = want // one system call less
@@ -33,7 +34,7 @@ func (d *Folder) WriteFile(ctx context.Context, n *metastore.Node, data []byte, 
 
 // complete gives an open file its metadata and its name, or removes it if it
 // could not be written.
-func (d *Folder) complete(ctx context.Context, s subject, temp string, n *metastore.Node, err error) error {
+func (d *Folder) complete(ctx context.Context, s subject, temp string, n *view.Node, err error) error {
 	var lacks error
 	if err == nil {
 		lacks = d.t.apply(ctx, s, n)
@@ -112,7 +113,7 @@ func (d *Folder) reopen(slot uint64, flag int) (fd int, size int64, err error) {
 }
 
 // Complete gives a file that was written in parts its metadata and its name.
-func (d *Folder) Complete(ctx context.Context, n *metastore.Node) error {
+func (d *Folder) Complete(ctx context.Context, n *view.Node) error {
 	fd, size, err := d.reopen(n.Cookie, 0)
 	if err != nil {
 		return err
@@ -128,7 +129,7 @@ func (d *Folder) Complete(ctx context.Context, n *metastore.Node) error {
 func (d *Folder) Discard(slot uint64) { _ = unix.Unlinkat(d.fd, d.t.temporary(slot), 0) }
 
 // Make makes anything but a directory or a regular file.
-func (d *Folder) Make(ctx context.Context, n *metastore.Node) (err error) {
+func (d *Folder) Make(ctx context.Context, n *view.Node) (err error) {
 	temp := d.t.temporary(n.Cookie)
 	if n.Type == metastore.Symlink {
 		err = unix.Symlinkat(n.Target, d.fd, temp)
@@ -155,7 +156,7 @@ func (d *Folder) Make(ctx context.Context, n *metastore.Node) (err error) {
 }
 
 // Mend sets the metadata of something that is otherwise as it should be.
-func (d *Folder) Mend(ctx context.Context, n *metastore.Node) error {
+func (d *Folder) Mend(ctx context.Context, n *view.Node) error {
 	fd, err := pathHandle(d.fd, n.Name, n.Type)
 	if err != nil {
 		return fmt.Errorf("open it: %w", err)
@@ -166,7 +167,7 @@ func (d *Folder) Mend(ctx context.Context, n *metastore.Node) error {
 
 // Link makes n another name of an entry of from, unless it is one already; made
 // tells. The other's path is spelled in errors.
-func (d *Folder) Link(from *Folder, name string, n *metastore.Node, spell func() string) (made bool, err error) {
+func (d *Folder) Link(from *Folder, name string, n *view.Node, spell func() string) (made bool, err error) {
 	var a, b unix.Stat_t
 	if err := unix.Fstatat(from.fd, name, &a, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, fmt.Errorf("it is another name of %q: %w", spell(), err)
