@@ -188,14 +188,15 @@ func TestUploadsOverlapWithReading(t *testing.T) {
 // and nothing else.
 func TestAFlakyLinkIsOvercome(t *testing.T) {
 	for name, l := range map[string]*link{
-		"every connection breaks behind its first blob": {delay: 2 * time.Millisecond, cutAt: 40 << 20},
-		"every other connection breaks at once":         {delay: 2 * time.Millisecond, cutAt: 1 << 20, cutNth: 2},
+		// A blob has 16 MiB and a bit, and there are more of them than connections.
+		"every connection breaks in its second blob": {delay: 2 * time.Millisecond, cutAt: 24 << 20},
+		"every other connection breaks at once":      {delay: 2 * time.Millisecond, cutAt: 1 << 20, cutNth: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, store, env := overNetwork(t, l)
 			m := newMachine(t, store, env...)
 			src := filepath.Join(m.dir, "source")
-			noise(t, src, 18) // five whole blobs, of which four are under way at once
+			noise(t, src, 14)
 			m.init(src)
 			l.begin()
 			id := m.backup()

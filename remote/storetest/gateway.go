@@ -165,7 +165,7 @@ func (g *Gateway) Start(ctx context.Context) error {
 		case <-ended:
 			err = errors.New("it has ended")
 		case <-ctx.Done():
-			err = fmt.Errorf("it does not answer: %w", err)
+			err = fmt.Errorf("it does not answer: %w", errors.Join(err, ctx.Err()))
 		case <-time.After(5 * time.Millisecond): // polls: there is nothing else to wait for
 			continue
 		}
