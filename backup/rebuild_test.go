@@ -245,6 +245,9 @@ func TestARebuiltIndexKnowsEveryPlaceOfAChunk(t *testing.T) {
 }
 
 func TestARebuiltIndexKnowsBlobLists(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a blob each for hundreds of files")
+	}
 	tree := map[string]node{}
 	rnd := newNoise(1)
 	for i := range listAbove + 10 {

@@ -3,7 +3,7 @@
 #   fuzz.sh TAGS TIME [short]
 # Go instruments all that is below a target, to breed inputs that reach new
 # code, and so compiles everything anew, SQLite among it. That takes longer than
-# two seconds a target do; "short" mutates the seeds blindly, in the binaries
+# a second or two a target do; "short" mutates the seeds blindly, in the binaries
 # that the other tests have.
 set -eu
 
@@ -25,7 +25,7 @@ fuzz() {
 
 n=0
 for folder in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do
-	[ -z "$short" ] || "$go" test -vet=off -tags "$tags" -c -o "$work/test" "$folder"
+	[ -z "$short" ] || "$go" test -vet=off -tags "$tags" -ldflags=-w -c -o "$work/test" "$folder"
 	# shellcheck disable=SC2013 # names are single words
 	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$folder"/*_test.go); do
 		echo "fuzz $folder $target"

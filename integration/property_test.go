@@ -23,7 +23,7 @@ func TestEverySnapshotEqualsItsModel(t *testing.T) {
 	if testing.Short() {
 		must(t, flag.Set("rapid.checks", "2"))
 	} else if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
-		must(t, flag.Set("rapid.checks", "8"))
+		must(t, flag.Set("rapid.checks", "6"))
 	}
 	n := 0
 	rapid.Check(t, func(r *rapid.T) {

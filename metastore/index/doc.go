@@ -18,8 +18,9 @@
 //
 //   - What is not committed can be taken back whole: after a crash at any
 //     moment it opens, says in its [Status] where it stands, and a rollback
-//     restores exactly what the last commit saw. Blobs that were uploaded stay
-//     known.
+//     restores exactly what the last commit saw. What was found out since stays
+//     known: blobs that were uploaded or are lost, files that need not be read
+//     again.
 //   - A chunk counts as stored only while a blob holds it that the newest
 //     manifest names, or that was uploaded since, and that every current
 //     recipient can read.

@@ -14,6 +14,9 @@ import (
 // is updated. Otherwise that version ends here and a new one begins. What is
 // not a directory any more loses everything below.
 //
+// A rollback does not take the flag back: a file was read, and is the version
+// that is there then as well.
+//
 // A directory's ancestors must be recorded too, "/" among them, or readers
 // will refuse the dump. A regular file's Size must be its content's.
 func (r *Run) Record(ctx context.Context, path int64, f metastore.File, recheck bool) (changed bool, err error) {

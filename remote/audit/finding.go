@@ -1,8 +1,11 @@
 package audit
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"git.eeqj.de/sneak/vaultik/remote"
 )
@@ -151,4 +154,88 @@ func (f Finding) advice() string {
 		return "run \"vaultik audit --read --delete-rotten\", which deletes it: then " + what
 	}
 	return what
+}
+
+// still returns those of the findings that are about what this look still finds
+// to be needed, by key.
+func (n *needs) still(found []Finding) []Finding {
+	var keep []Finding
+	for _, f := range found {
+		if _, needed := n.sizes[f.place]; needed || f.place.kind == "" {
+			keep = append(keep, f)
+		}
+	}
+	slices.SortFunc(keep, func(a, b Finding) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Kind, b.Kind)) })
+	return keep
+}
+
+// attribute says of each finding which of all retained snapshots need the
+// object, and whether the writer still counts on it.
+func (n *needs) attribute(ctx context.Context, s remote.Store, found []Finding) error {
+	damaged := make(map[place]*Finding, len(found))
+	for i, f := range found {
+		if f.place.kind != "" {
+			damaged[f.place] = &found[i]
+		}
+	}
+	if len(damaged) == 0 {
+		return nil
+	}
+	last := len(n.state.Snapshots) - 1
+	mark := func(kind remote.Kind, name remote.Name, i int32) {
+		f := damaged[place{kind, name}]
+		switch {
+		case f == nil:
+		case i < 0:
+			f.Pinned = true
+		default:
+			f.mark(i)
+			f.last = f.last || int(i) == last
+		}
+	}
+	for i, v := range n.state.Snapshots {
+		for _, d := range v.Manifest.Dumps {
+			mark(remote.KindDump, d.Name(), int32(i))
+			// A difference stands under the run itself, its base under an earlier one.
+			if f := damaged[place{remote.KindDump, d.Name()}]; f != nil && i == last && d.Seq == v.Manifest.Dumps[0].Seq {
+				f.base = true
+			}
+		}
+	}
+	if m := n.newest(); m != nil {
+		for _, d := range m.PinnedDumps {
+			if f := damaged[place{remote.KindDump, d.Name()}]; f != nil {
+				f.base, f.Pinned = true, true
+			}
+		}
+	}
+	err := n.eachList(ctx, s, n.users(n.state.Snapshots, true), func(ref remote.ListRef, list []remote.Object, users []user) {
+		list = slices.DeleteFunc(list, func(o remote.Object) bool { return damaged[place{remote.KindBlob, o.Name()}] == nil })
+		n.markUsers(ref, list, users, mark)
+	}, func(ref remote.ListRef, users []user, _ error) { n.markUsers(ref, nil, users, mark) })
+	for i := range found {
+		f := &found[i]
+		for _, m := range f.marks {
+			f.Snapshots = append(f.Snapshots, n.state.Snapshots[m].Manifest.Snapshot)
+		}
+		if f.Needed > len(f.marks) {
+			f.Snapshots = append(f.Snapshots, n.state.Snapshots[f.newest].Manifest.Snapshot)
+		}
+	}
+	return err
+}
+
+// markUsers marks what a list's users need of what is damaged.
+func (n *needs) markUsers(ref remote.ListRef, damaged []remote.Object, users []user, mark func(remote.Kind, remote.Name, int32)) {
+	for _, u := range users {
+		mark(remote.KindList, ref.Name(), u.snapshot)
+		for _, o := range u.set.Add {
+			mark(remote.KindBlob, o.Name(), u.snapshot)
+		}
+		for _, o := range damaged {
+			if _, dropped := slices.BinarySearchFunc(u.set.Drop, o.Name(), remote.CompareNames); !dropped {
+				mark(remote.KindBlob, o.Name(), u.snapshot)
+			}
+		}
+	}
 }
