@@ -20,10 +20,6 @@ VCS     := $(if $(wildcard .git),$(shell git rev-parse --git-dir >/dev/null 2>&1
 TEST    := $(GO) test
 FLAGS   := -tags $(TAGS) -vet=off
 RACE    := ./backup/... ./fs/... ./metastore/... ./remote/...
-# Packages that have tests which would take the race detector minutes: "-short"
-# leaves those out.
-SLOW    := backup|fs/fusefs|remote|remote/prune
-raced    = $$($(GO) list -tags $(TAGS) $(RACE) | grep $(1) '/vaultik/($(SLOW))$$')
 SOAK    := ReadersOver|FourThousandFolders|HalfAMillionEntries|MillionTinyFiles|HundredGiB|TwentyGiB|TheIndexGrows|KilledAnywhere|VastFolder|AnyStateOfTheProtocol|AYearOf
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
@@ -44,26 +40,21 @@ demo: tools build
 	@integration/demo.sh $(BIN)/vaultik
 
 # Compilers wait for SQLite, and stories for mounts and networks: two things are
-# done at a time. lint and the stories share what is compiled, and so do the tests
-# with the race detector.
+# done at a time. lint and the stories share what is compiled; race shares nothing.
 test: tools
 	$(MAKE) --no-print-directory -j2 stories units
 
 stories: lint
 	$(TEST) $(FLAGS) -timeout 30m ./integration
 
-# What runs with the race detector need not run without it. There SQLite is
-# compiled as fast as can be: optimised it takes a minute, and the detector, which
-# does not see it, takes longer than it anyhow.
-UNOPTIMISED = CGO_CFLAGS="$(subst -O2,-O0,$(CGO_CFLAGS))"
+units: race
+	$(TEST) $(FLAGS) -timeout 20m $$($(GO) list -tags $(TAGS) ./... | grep -v '/integration$$')
 
-units:
-	$(UNOPTIMISED) $(TEST) $(FLAGS) -timeout 20m -race $(call raced,-vE)
-	$(TEST) $(FLAGS) -timeout 20m ./cmd/... ./integration/compare ./integration/skips $(call raced,-E)
-	$(UNOPTIMISED) $(GO) test $(FLAGS) -timeout 20m -race -short $(call raced,-E)
-
+# With the race detector everything takes ten times as long, so -short: fewer random
+# trees, less data. It does not see SQLite, which is compiled as fast as can be:
+# optimised that takes a minute.
 race:
-	$(UNOPTIMISED) $(GO) test $(FLAGS) -race -short -timeout 20m $(RACE)
+	CGO_CFLAGS="$(subst -O2,-O0,$(CGO_CFLAGS))" $(GO) test $(FLAGS) -race -short -timeout 20m $(RACE)
 
 soak: tools
 	VAULTIK_SOAK=1 $(GO) test $(FLAGS) -v -count 1 -p 1 -timeout 3h -run '$(SOAK)' ./backup ./fs/fusefs ./remote/prune ./integration

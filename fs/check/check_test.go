@@ -282,6 +282,9 @@ func TestTheFilesThatCannotBeReadAreNamed(t *testing.T) {
 		"contents":  {change: flip(func(size int) int { return size - 60 })}, // in the last piece, which vouches for the size
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && !c.some {
+				t.Skip("much data")
+			}
 			w := newWorld(t)
 			first := w.Snapshot("ann", "home", tree()...)
 			w.Snapshot("ann", "etc", fstest.Regular("/etc/passwd", []byte("root")), fstest.Regular("/etc/copy", fstest.Noise(1, 6<<20)))

@@ -26,6 +26,8 @@ var kinds = map[string]unstable.Kind{
 
 	"paths": unstable.Array, "exclude": unstable.Array, "exclude_file": unstable.Array, "exclude_if_present": unstable.Array,
 	"exclude_larger_than": unstable.String, "exclude_caches": unstable.Bool, "one_file_system": unstable.Bool,
+
+	"keep_tag": unstable.Array, "set_aside": unstable.Array,
 }
 
 var kindNames = map[unstable.Kind]string{
@@ -79,9 +81,20 @@ func (s *shape) value(table []string, e *unstable.Node) error {
 	v := e.Value()
 	at := e.Key()
 	at.Next()
-	if len(key) < 3 && key[0] == "sets" {
+	known, own := topKeys, key // in its table
+	if key[0] == "sets" {
+		known, own = setKeys, key[min(2, len(key)):]
+	}
+	if len(own) > 1 && own[0] == "retention" {
+		known, own = retentionKeys, own[1:]
+	}
+	if len(own) == 0 || len(own) == 1 && own[0] == "retention" {
 		if v.Kind != unstable.InlineTable {
-			return s.errorAt(at.Node(), "%s must be a table, as [sets.home] begins one", strings.Join(key, "."))
+			example := strings.Join(key, ".")
+			if len(own) == 0 {
+				example = "sets.home"
+			}
+			return s.errorAt(at.Node(), "%s must be a table, as [%s] begins one", strings.Join(key, "."), example)
 		}
 		for it := v.Children(); it.Next(); {
 			if err := s.value(key, it.Node()); err != nil {
@@ -90,10 +103,10 @@ func (s *shape) value(table []string, e *unstable.Node) error {
 		}
 		return nil
 	}
-	if known := len(key) == 1 && slices.Contains(topKeys, key[0]) || len(key) == 3 && key[0] == "sets" && slices.Contains(setKeys, key[2]); !known {
+	if len(own) != 1 || !slices.Contains(known, own[0]) {
 		return nil // the decoder's business
 	}
-	want, ok := kinds[key[len(key)-1]]
+	want, ok := kinds[own[0]]
 	good := v.Kind == want
 	if want == unstable.Array && good {
 		for it := v.Children(); it.Next(); {
