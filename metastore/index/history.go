@@ -14,8 +14,7 @@ import (
 // is updated. Otherwise that version ends here and a new one begins. What is
 // not a directory any more loses everything below.
 //
-// A rollback does not take the flag back: a file was read, and is the version
-// that is there then as well.
+// A rollback leaves the flag: the file was read, and that version is still there.
 //
 // A directory's ancestors must be recorded too, "/" among them, or readers
 // will refuse the dump. A regular file's Size must be its content's.
