@@ -39,13 +39,14 @@ tools:
 demo: tools build
 	@integration/demo.sh $(BIN)/vaultik
 
-# Compilers wait for SQLite, and stories for mounts and networks: two things are
-# done at a time. lint and the stories share what is compiled; race shares nothing.
+# Compilers wait for SQLite, and stories for mounts and networks, so two things are
+# done at a time, and lint when all that it needs is compiled.
 test: tools
 	$(MAKE) --no-print-directory -j2 stories units
 
-stories: lint
+stories:
 	$(TEST) $(FLAGS) -timeout 30m ./integration
+	$(MAKE) --no-print-directory lint
 
 units: race
 	$(TEST) $(FLAGS) -timeout 20m $$($(GO) list -tags $(TAGS) ./... | grep -v '/integration$$')
