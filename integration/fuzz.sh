@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs every fuzz target for a time, one after the other:
-#   fuzz.sh TAGS TIME [short]
+# Runs every fuzz target for a time, or a number of tries, one after the other:
+#   fuzz.sh TAGS 10s|1000x [short]
 # Go instruments all that is below a target, to breed inputs that reach new
 # code, and so compiles everything anew, SQLite among it. That takes longer than
-# a second or two a target do; "short" mutates the seeds blindly, in the binaries
+# a short run itself; "short" mutates the seeds blindly, in the binaries
 # that the other tests have.
 set -eu
 
